@@ -1,0 +1,76 @@
+"""Who acts: episodes with exact tokens, agents, backends and rollouts."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from agents.episode import Episode, Segment, Turn, read_episodes, write_episodes
+from agents.protocol import Act, Agent, Backend, Completion, Request
+from agents.rollout import rollout
+
+if TYPE_CHECKING:
+    from agents.dialect import ChatDialect
+    from agents.student import Student
+    from agents.transformers_backend import TransformersBackend
+
+# Loaded at first use: torch and transformers take seconds.
+_LAZY = {
+    "ChatDialect": "agents.dialect",
+    "Student": "agents.student",
+    "TransformersBackend": "agents.transformers_backend",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'agents' has no attribute {name!r}")
+
+
+def load_backend(
+    name: str, *, dtype: str = "auto", device: str | None = None, batch_size: int = 64
+) -> Backend:
+    """A backend for a model: an alias, a folder or a hub name.
+
+    Raises ``OVDError`` where there is no such model.
+    """
+    from agents.transformers_backend import TransformersBackend
+
+    return TransformersBackend.load(name, dtype=dtype, device=device, batch_size=batch_size)
+
+
+def load_student(
+    name: str,
+    *,
+    temperature: float = 1.0,
+    max_tokens: int = 256,
+    dtype: str = "auto",
+    device: str | None = None,
+    batch_size: int = 64,
+) -> Student:
+    """A student: ``load_backend`` and how it samples. Raises ``OVDError``."""
+    from agents.student import Student
+
+    backend = load_backend(name, dtype=dtype, device=device, batch_size=batch_size)
+    return Student(backend, temperature=temperature, max_tokens=max_tokens)
+
+
+__all__ = [
+    "Act",
+    "Agent",
+    "Backend",
+    "ChatDialect",
+    "Completion",
+    "Episode",
+    "Request",
+    "Segment",
+    "Student",
+    "TransformersBackend",
+    "Turn",
+    "load_backend",
+    "load_student",
+    "read_episodes",
+    "rollout",
+    "write_episodes",
+]

@@ -1,0 +1,349 @@
+"""``ovd run`` and ``ovd play``."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+import ovd_envs
+from ovd_envs.errors import OVDError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agents.episode import Episode
+    from agents.episode_log import EpisodeLog
+    from ovd_envs.task import Task
+
+_ENV = typer.Argument(metavar="ENV", help="Name of an environment, see `ovd envs`.")
+_OPTIONS = typer.Option(
+    [],
+    "--env-option",
+    "-e",
+    metavar="KEY=VALUE",
+    help="An option of the environment, e.g. level=word-1 or attempts=2; may be repeated.",
+)
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Add ``ovd run`` and ``ovd play``."""
+    app.command(name="run")(run)
+    app.command(name="play")(play)
+
+
+def run(
+    env: str = _ENV,
+    student: str = typer.Option(
+        ..., "--student", "-s", help="Model: an alias (smollm2-135m), a folder or a hub name."
+    ),
+    out: Path = typer.Option(..., "--out", "-o", help="JSONL file that the episodes go to."),
+    tasks: str = typer.Option(
+        "16", "--tasks", metavar="N|FILE", help="The first N tasks of the split, or a JSONL file."
+    ),
+    split: str = typer.Option("test", help="Split that the N tasks come from."),
+    group_size: int = typer.Option(1, min=1, help="Episodes of each task."),
+    seed: int = typer.Option(0, min=0, help="Seed of the run; it names all random numbers."),
+    temperature: float = typer.Option(1.0, min=0.0, help="Sampling temperature; 0 is greedy."),
+    max_tokens: int = typer.Option(256, min=1, help="Most tokens of one message."),
+    batch_size: int = typer.Option(64, min=1, help="Most episodes that run at a time."),
+    env_option: list[str] = _OPTIONS,
+    watch: bool = typer.Option(False, "--watch", help="Show each episode as it ends."),
+    as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+) -> None:
+    """Run episodes of a student in an environment and save them as JSONL.
+
+    Each episode is saved as it ends: Ctrl-C loses none of the finished ones, and the same command
+    goes on with the missing ones (and with a larger N).
+
+    Example: `ovd run ovd/Math-v0 --student smollm2-135m --tasks 32 --out episodes.jsonl`
+    """
+    from rich.console import Console
+
+    from agents.episode_log import EpisodeLog
+
+    console = Console(stderr=True)
+    options = parse_options(env_option)
+    chosen = choose_tasks(env, options, tasks, split)
+    requests = [
+        (task, (seed, 0, position, index))
+        for position, task in enumerate(chosen)
+        for index in range(group_size)
+    ]
+    settings = {"temperature": temperature, "max_tokens": max_tokens, "env_options": options}
+    with EpisodeLog(out) as log:
+        expected = {"env": env, "agent": student, **settings}
+        done = _already_done(log.episodes, requests, expected, out)
+        missing = [request for request in requests if request[1] not in done]
+        fresh: list[Episode] = []
+        if missing:
+            fresh = _run_missing(
+                missing,
+                env,
+                student,
+                settings,
+                total=len(requests),
+                batch_size=batch_size,
+                log=log,
+                console=console,
+                watch=watch,
+            )
+        done.update({episode.seed: episode for episode in fresh})
+        ordered = [done[key] for _, key in requests]
+        log.close(ordered)
+    summary = summarize(ordered, new=len(fresh))
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **summary}, indent=2))
+    else:
+        _print_summary(summary, out)
+    if summary["errors"]:
+        first = next(episode for episode in ordered if episode.error)
+        reason = (first.error or "").strip().splitlines()[-1]
+        typer.echo(
+            f"{summary['errors']} episode(s) ended in an error, the first: {first.task.id}: "
+            f"{reason} (the same command tries them again)",
+            err=True,
+        )
+        raise typer.Exit(1)
+
+
+def play(
+    env: str = _ENV,
+    task: str | None = typer.Option(None, help="Id of the task; default: a random one."),
+    split: str = typer.Option("train", help="Split that a random task comes from."),
+    seed: int | None = typer.Option(None, min=0, help="Seed of the random task."),
+    env_option: list[str] = _OPTIONS,
+    out: Path | None = typer.Option(None, "--out", "-o", help="JSONL file to add the episode to."),
+) -> None:
+    """Act in an environment yourself: read, type, and see the score.
+
+    One line is one message; a line that ends in a backslash goes on in the next. The episode is
+    saved in the same form as a model's.
+
+    Example: `ovd play ovd/Math-v0 --out mine.jsonl`
+    """
+    from rich.console import Console
+    from rich.panel import Panel
+
+    from agents.display import outcome_line, printable
+    from agents.episode_log import EpisodeLog
+    from agents.human import HumanAgent, Left
+    from agents.rollout import run_seeded
+
+    console = Console()
+    options = parse_options(env_option)
+    seed = random.randrange(10_000) if seed is None else seed
+    chosen = _one_task(env, options, task, split, seed)
+    log = EpisodeLog(out) if out is not None else None
+    console.print(printable(f"{env} · seed {seed} · Enter sends, Ctrl-C leaves", style="dim"))
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")
+    try:
+        [episode] = run_seeded(
+            HumanAgent(console=console),
+            env,
+            [(chosen, (seed, 0, len(log.episodes) if log else 0, 0))],
+            env_options=options,
+        )
+    except Left as left:
+        raise OVDError(f"{left}: nothing was saved") from left
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("left: nothing was saved") from None
+    if episode.error:
+        raise RuntimeError(f"the environment failed:\n{episode.error}")
+    lines = outcome_line(episode)
+    if last := episode.turns[-1].observation:
+        console.print(Panel(printable(last)))
+    gold = " or ".join(chosen.answers)
+    lines.append("\n").append_text(printable(f"gold answer: {gold}"))
+    if log is not None:
+        log.append(episode)
+        lines.append("\n").append_text(printable(f"saved in {out}", style="dim"))
+    console.print(Panel(lines, title="score", title_align="left"))
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options from ``KEY=VALUE``; a value is JSON where it reads as JSON, otherwise text.
+
+    Raises ``OVDError`` for a pair without a key or an equals sign.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise OVDError(f"--env-option: expected KEY=VALUE, got {pair!r}")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def choose_tasks(env: str, options: dict[str, Any], spec: str, split: str) -> list[Task]:
+    """The tasks that ``spec`` means: the first N distinct ones of the split, or those of a file.
+
+    Raises ``OVDError``.
+    """
+    if spec.isdecimal():
+        if int(spec) < 1:
+            raise OVDError("--tasks: expected at least 1, got 0")
+        return ovd_envs.make(env, **options).tasks.distinct(split, int(spec))
+    ovd_envs.make(env, **options)  # a wrong name or option is told before the file is read
+    return read_tasks(spec)
+
+
+def summarize(episodes: Sequence[Episode], *, new: int) -> dict[str, Any]:
+    """The numbers of a file of episodes, as plain JSON."""
+    return {
+        "episodes": len(episodes),
+        "new": new,
+        "tasks": len({episode.task.id for episode in episodes}),
+        "mean_reward": sum(e.reward for e in episodes) / len(episodes) if episodes else None,
+        "end_reasons": dict(Counter(e.end_reason for e in episodes).most_common()),
+        "turns": sum(len(e.turns) for e in episodes),
+        "sampled_tokens": sum(e.num_sampled_tokens for e in episodes),
+        "errors": sum(e.error is not None for e in episodes),
+    }
+
+
+Requests = Sequence[tuple["Task", tuple[int, ...]]]
+
+
+def _already_done(
+    saved: Sequence[Episode], requests: Requests, expected: Mapping[str, Any], out: Path
+) -> dict[tuple[int, ...], Episode]:
+    """Saved episodes by seed; those that ended in an error are left out, to be tried again.
+
+    Raises ``OVDError`` where a saved episode is none of this run's.
+    """
+    wanted = {key: task.id for task, key in requests}
+    done = {}
+    for row, episode in enumerate(saved, start=1):
+        found = {"env": episode.env, "agent": episode.agent, **episode.info.get("settings", {})}
+        for name, value in expected.items():
+            if found.get(name) != value:
+                raise OVDError(
+                    f"{out}, row {row}: an episode with {name} {found.get(name)!r}, this run has "
+                    f"{value!r}; expected another --out"
+                )
+        if wanted.get(episode.seed) != episode.task.id:
+            raise OVDError(
+                f"{out}, row {row}: episode {episode.id} of {episode.task.id!r} is none of this "
+                "run's (other tasks, fewer tasks or another seed); expected another --out"
+            )
+        if episode.error is None:
+            done[episode.seed] = episode
+    return done
+
+
+def _run_missing(
+    requests: Requests,
+    env: str,
+    student: str,
+    settings: Mapping[str, Any],
+    *,
+    total: int,
+    batch_size: int,
+    log: EpisodeLog,
+    console: Console,
+    watch: bool,
+) -> list[Episode]:
+    """Run and save the episodes that are missing. Raises ``KeyboardInterrupt`` with what is saved."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    import agents
+    from agents.display import episode_view
+    from agents.rollout import run_seeded
+
+    with console.status(f"loading {student}"):
+        agent = agents.load_student(
+            student,
+            temperature=settings["temperature"],
+            max_tokens=settings["max_tokens"],
+            batch_size=batch_size,
+        )
+        agent.name = student
+    before = total - len(requests)
+    progress = Progress(
+        TextColumn("episodes"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    fresh: list[Episode] = []
+    with progress:
+        bar = progress.add_task("", total=total, completed=before, numbers="")
+        began = time.perf_counter()
+
+        def ended(episode: Episode) -> None:
+            episode.info["settings"] = dict(settings)
+            log.append(episode)
+            fresh.append(episode)
+            mean = sum(e.reward for e in fresh) / len(fresh)
+            rate = sum(e.num_sampled_tokens for e in fresh) / (time.perf_counter() - began)
+            numbers = f"reward {mean:.3f} · {rate:.0f} tokens/s"
+            progress.update(bar, completed=before + len(fresh), numbers=numbers)
+            if watch:
+                progress.console.print(episode_view(episode))
+
+        try:
+            run_seeded(
+                agent,
+                env,
+                requests,
+                env_options=settings["env_options"],
+                batch_size=batch_size,
+                progress=ended,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped: {before + len(fresh)} of {total} episodes are in {log.path}; "
+                "the same command goes on"
+            ) from None
+    return fresh
+
+
+def _print_summary(summary: Mapping[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(style="bold")
+    table.add_column()
+    ends = ", ".join(f"{count} {reason}" for reason, count in summary["end_reasons"].items())
+    table.add_row("episodes", f"{summary['episodes']} of {summary['tasks']} tasks ({ends})")
+    table.add_row("new", str(summary["new"]))
+    table.add_row("mean reward", f"{summary['mean_reward']:.3f}")
+    table.add_row("turns", str(summary["turns"]))
+    table.add_row("tokens", f"{summary['sampled_tokens']} sampled")
+    table.add_row("saved in", str(out))
+    Console().print(table)
+
+
+def _one_task(
+    env: str, options: Mapping[str, Any], task: str | None, split: str, seed: int
+) -> Task:
+    import numpy as np
+
+    tasks = ovd_envs.make(env, **options).tasks
+    return tasks.find(task) if task else tasks.draw(split, np.random.default_rng(seed))
+
+
+def read_tasks(path: str) -> list[Task]:
+    """The tasks in a JSONL file. Raises ``OVDError`` naming file and row."""
+    raise OVDError(f"{path}: not yet")

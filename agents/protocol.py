@@ -1,0 +1,81 @@
+"""What an agent is, and what a backend is: the two protocols that users of this floor implement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from agents.dialect import ChatDialect
+    from agents.episode import Episode
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One message of an agent. ``stop`` says why it ended: see ``Turn.stop``."""
+
+    text: str
+    stop: str = "end_of_turn"
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Acts in several episodes at once, a turn at a time."""
+
+    name: str
+
+    def act(self, episodes: Sequence[Episode]) -> list[Act]:
+        """The next message in each of ``episodes``, in order.
+
+        The newest observation is ``episode.turns[-1].observation``, at the first turn
+        ``episode.observation``. An agent that samples tokens appends what it saw and what it
+        sampled to ``episode.segments``. An agent may also define ``finish(episodes)``, called
+        with episodes that have ended.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt, in token ids, and how to go on from it.
+
+    ``key`` names the random numbers: token number t of the reply is drawn with the t-th number
+    of the stream of ``key``, so a reply does not depend on what else is in the batch.
+    ``temperature`` 0 is greedy. ``session`` names a conversation whose key-value cache may be
+    kept for its next turn.
+    """
+
+    ids: Sequence[int]
+    max_tokens: int
+    temperature: float = 1.0
+    key: tuple[int, ...] = (0,)
+    stop: tuple[str, ...] = ()
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model sampled: the ids, the end-of-turn token included where it was sampled.
+
+    ``logprobs`` are natural logarithms at the sampling temperature (at temperature 1 where the
+    request was greedy). ``stop`` is "end_of_turn", "stop_string" or "length". ``text`` is the
+    message without the end-of-turn token, cut at the stop string; the ids are never cut.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    stop: str
+    text: str
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What runs a model. A backend may also offer ``next_token_logprobs(prompts, choices)``."""
+
+    name: str
+    dialect: ChatDialect
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion for each request, in order."""
+        ...

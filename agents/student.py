@@ -1,0 +1,85 @@
+"""The student: a model that acts in episodes and keeps the exact tokens it saw and sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agents.episode import Episode, Segment
+from agents.protocol import Act, Backend, Request
+
+
+class Student:
+    """An agent on a backend.
+
+    ``temperature`` 0 is greedy. ``max_tokens`` bounds one turn; ``max_context`` the whole
+    episode in tokens, prompt, observations and replies together: an episode with no room left
+    for a reply is ended by the rollout with the reason "context_limit".
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        temperature: float = 1.0,
+        max_tokens: int = 256,
+        max_context: int | None = None,
+        stop: tuple[str, ...] = (),
+        system: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.backend = backend
+        self.temperature = temperature
+        self.max_tokens = max_tokens
+        limit = int(getattr(backend, "context_length", 1 << 30))
+        self.max_context = min(max_context or limit, limit)
+        self.stop = stop
+        self.system = system
+        self.name = name or backend.name
+
+    def act(self, episodes: Sequence[Episode]) -> list[Act]:
+        """Read what is new in each episode, and write the next message."""
+        acts: list[Act | None] = [None] * len(episodes)
+        requests: list[Request] = []
+        asked: list[int] = []
+        for number, episode in enumerate(episodes):
+            request = self._request(episode)
+            if request is None:
+                acts[number] = Act("", stop="context_limit")
+            else:
+                asked.append(number)
+                requests.append(request)
+        for number, completion in zip(asked, self.backend.generate(requests), strict=True):
+            segment = episodes[number].segments[-1]
+            segment.extend_sampled(completion.ids, completion.logprobs)
+            acts[number] = Act(completion.text, completion.stop)
+        return [act for act in acts if act is not None]
+
+    def _request(self, episode: Episode) -> Request | None:
+        """The next request of an episode; ``None`` where its context is full."""
+        dialect = self.backend.dialect
+        if not episode.segments:
+            given = dialect.open(episode.observation, self.system)
+            episode.segments.append(Segment())
+        else:
+            segment = episode.segments[-1]
+            given = dialect.follow(segment.ids[-1:], episode.turns[-1].observation)
+        room = self.max_context - len(episode.segments[-1].ids) - len(given)
+        if room < 1:
+            return None
+        segment = episode.segments[-1]
+        segment.extend_given(given)
+        return Request(
+            ids=list(segment.ids),
+            max_tokens=min(self.max_tokens, room),
+            temperature=self.temperature,
+            key=(*episode.seed, len(episode.turns)),
+            stop=self.stop,
+            session=episode.id,
+        )
+
+    def finish(self, episodes: Sequence[Episode]) -> None:
+        """Let go of what the backend keeps for episodes that have ended."""
+        release: Any = getattr(self.backend, "release", None)
+        if release is not None:
+            release([episode.id for episode in episodes])

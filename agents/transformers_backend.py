@@ -1,0 +1,291 @@
+"""Runs a causal language model with transformers: exact tokens in, exact tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+
+from agents.dialect import ChatDialect
+from agents.models import resolve_model
+from agents.protocol import Completion, Request
+from agents.sampling import choose, uniforms
+from ovd_envs.errors import OVDError
+
+
+def choose_dtype(name: str = "auto", device: str = "cpu") -> torch.dtype:
+    """The dtype called ``name``: "float32", "bfloat16", or "auto", bfloat16 where it is faster.
+
+    On a CPU that is where it multiplies bfloat16 in hardware (AMX or AVX512-BF16).
+    """
+    if name == "auto":
+        if device == "cpu":
+            fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        else:
+            fast = torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    try:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    except KeyError:
+        raise OVDError(f"dtype {name!r}: expected auto, float32 or bfloat16") from None
+
+
+def load_model(name: str, *, dtype: str = "auto", device: str | None = None) -> tuple[Any, Any, str]:
+    """(model in evaluation mode, tokenizer, where they came from).
+
+    Only safetensors are read and no code of the model's repository is run. Raises ``OVDError``
+    where there is no such model or it cannot be loaded.
+    """
+    place = resolve_model(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = choose_dtype(dtype, device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            place, dtype=chosen, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise OVDError(f"model {name!r}: cannot be loaded ({first})") from error
+    return model.eval().to(device), tokenizer, place
+
+
+@dataclass(slots=True)
+class _Past:
+    """Keys and values of the tokens ``ids``: one (2, heads, tokens, width) tensor a layer."""
+
+    ids: list[int]
+    layers: list[torch.Tensor]
+
+
+@dataclass(slots=True)
+class _Running:
+    """A reply while it is sampled."""
+
+    request: Request
+    draws: Any
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stop: str = ""
+
+
+class TransformersBackend:
+    """A causal language model in this process.
+
+    Replies are sampled in left-padded batches of up to ``batch_size``. A prompt that several
+    requests share is read once; a session's keys and values are kept for its next turn; a reply
+    that has ended leaves the batch.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any, *, name: str = "model", batch_size: int = 64
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.batch_size = batch_size
+        self.dialect = ChatDialect(tokenizer)
+        configured = getattr(model.generation_config, "eos_token_id", None)
+        more = configured if isinstance(configured, list) else [configured]
+        self.dialect.stop_ids |= {i for i in more if i is not None}
+        self._sessions: dict[str, _Past] = {}
+
+    @classmethod
+    def load(
+        cls, name: str, *, dtype: str = "auto", device: str | None = None, batch_size: int = 64
+    ) -> TransformersBackend:
+        """Load a model by alias, folder or hub name. Raises ``OVDError`` where that fails."""
+        model, tokenizer, _ = load_model(name, dtype=dtype, device=device)
+        return cls(model, tokenizer, name=name, batch_size=batch_size)
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that an episode may have, prompt and replies together."""
+        return int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 30)
+
+    def release(self, sessions: Sequence[str]) -> None:
+        """Forget the key-value caches of ``sessions``."""
+        for session in sessions:
+            self._sessions.pop(session, None)
+
+    def weights_changed(self) -> None:
+        """Forget every key-value cache: they belong to weights that are gone."""
+        self._sessions.clear()
+
+    @torch.inference_mode()
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion for each request, in order.
+
+        Raises ``OVDError`` for an empty prompt or one that leaves no room for a reply.
+        """
+        for request in requests:
+            if not request.ids:
+                raise OVDError("an empty prompt: expected at least one token id")
+            if len(request.ids) + request.max_tokens > self.context_length:
+                raise OVDError(
+                    f"a prompt of {len(request.ids)} tokens and a reply of {request.max_tokens}: "
+                    f"expected at most {self.context_length} together"
+                )
+        completions: list[Completion] = []
+        for start in range(0, len(requests), self.batch_size):
+            completions += self._generate(requests[start : start + self.batch_size])
+        return completions
+
+    def _generate(self, requests: Sequence[Request]) -> list[Completion]:
+        device = self.model.device
+        running = [_Running(r, uniforms(r.key, r.max_tokens)) for r in requests]
+        cache, mask, logits = self._prefill(requests)
+        rows = list(range(len(requests)))  # which reply stands in which row of the batch
+        while True:
+            temperature = torch.tensor([running[r].request.temperature for r in rows], device=device)
+            draws = torch.tensor([running[r].draws[len(running[r].ids)] for r in rows], device=device)
+            ids, logprobs = choose(logits.float(), temperature, draws)
+            for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):
+                self._append(running[row], token, logprob)
+            ended = [i for i, row in enumerate(rows) if running[row].stop]
+            self._keep_sessions(cache, mask, [(i, running[rows[i]]) for i in ended])
+            if len(ended) == len(rows):
+                return [self._complete(r) for r in running]
+            if ended:
+                alive = torch.tensor(
+                    [i for i, row in enumerate(rows) if not running[row].stop], device=device
+                )
+                cache.batch_select_indices(alive)
+                mask, ids = mask[alive], ids[alive]
+                rows = [rows[i] for i in alive.tolist()]
+            positions = mask.sum(dim=1, keepdim=True)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            logits = self._forward(ids.unsqueeze(1), mask, positions, cache)
+
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
+    ) -> torch.Tensor:
+        """Logits (batch, vocabulary) of the token after the last of ``ids``; extends ``cache``."""
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    def _prefill(
+        self, requests: Sequence[Request]
+    ) -> tuple[DynamicCache, torch.Tensor, torch.Tensor]:
+        """Read the prompts: (cache, attention mask (batch, columns), logits (batch, vocabulary))."""
+        device = self.model.device
+        prompts: dict[tuple[int, ...], int] = {}  # each different prompt is read once
+        pasts: list[_Past | None] = []
+        for request in requests:
+            key = tuple(request.ids)
+            if key not in prompts:
+                prompts[key] = len(prompts)
+                pasts.append(self._reusable(request))
+        kept = [len(past.ids) if past else 0 for past in pasts]
+        fresh = [list(key[n:]) for key, n in zip(prompts, kept, strict=True)]
+        width, past_width = max(map(len, fresh)), max(kept)
+        ids = torch.full((len(fresh), width), self._pad_id, device=device)
+        mask = torch.zeros((len(fresh), past_width + width), dtype=torch.long, device=device)
+        positions = torch.zeros((len(fresh), width), dtype=torch.long, device=device)
+        for row, (new, old) in enumerate(zip(fresh, kept, strict=True)):
+            ids[row, width - len(new) :] = torch.tensor(new, device=device)
+            mask[row, past_width - old : past_width] = 1
+            mask[row, past_width + width - len(new) :] = 1
+            positions[row, width - len(new) :] = torch.arange(old, old + len(new), device=device)
+        cache = self._stack(pasts, past_width) if past_width else DynamicCache()
+        logits = self._forward(ids, mask, positions, cache)
+        if len(prompts) < len(requests):
+            index = torch.tensor([prompts[tuple(r.ids)] for r in requests], device=device)
+            cache.batch_select_indices(index)
+            mask, logits = mask[index], logits[index]
+        return cache, mask, logits
+
+    @property
+    def _pad_id(self) -> int:
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+
+    def _reusable(self, request: Request) -> _Past | None:
+        """The kept keys and values that the request's prompt begins with, all but its last token."""
+        past = self._sessions.get(request.session) if request.session else None
+        if past is None:
+            return None
+        ids, length = request.ids, 0
+        limit = min(len(past.ids), len(ids) - 1)
+        while length < limit and past.ids[length] == ids[length]:
+            length += 1
+        if not length:
+            return None
+        return _Past(past.ids[:length], [layer[:, :, :length] for layer in past.layers])
+
+    def _stack(self, pasts: Sequence[_Past | None], width: int) -> DynamicCache:
+        """One left-padded cache from the kept keys and values of several conversations."""
+        like = next(past for past in pasts if past)
+        cache = DynamicCache()
+        for number, layer in enumerate(like.layers):
+            kinds, heads, _, size = layer.shape
+            both = layer.new_zeros((kinds, len(pasts), heads, width, size))
+            for row, past in enumerate(pasts):
+                if past:
+                    both[:, row, :, width - len(past.ids) :] = past.layers[number]
+            cache.update(both[0], both[1], number)
+        return cache
+
+    def _keep_sessions(
+        self, cache: DynamicCache, mask: torch.Tensor, ended: list[tuple[int, _Running]]
+    ) -> None:
+        """Keep the keys and values of replies that have ended, for their next turn."""
+        for row, reply in ended:
+            if reply.request.session is None:
+                continue
+            columns = mask[row].nonzero().squeeze(1)
+            layers = [
+                torch.stack([layer.keys[row][:, columns], layer.values[row][:, columns]])
+                for layer in cache.layers
+            ]
+            # The last sampled token has not been read by the model yet.
+            ids = [*reply.request.ids, *reply.ids[:-1]]
+            self._sessions[reply.request.session] = _Past(ids, layers)
+
+    def _append(self, reply: _Running, token: int, logprob: float) -> None:
+        reply.ids.append(token)
+        reply.logprobs.append(logprob)
+        if token in self.dialect.stop_ids:
+            reply.stop = "end_of_turn"
+        elif reply.request.stop and self._stop_at(reply) >= 0:
+            reply.stop = "stop_string"
+        elif len(reply.ids) >= reply.request.max_tokens:
+            reply.stop = "length"
+
+    def _stop_at(self, reply: _Running) -> int:
+        """Where in the text the first stop string begins; -1 where there is none."""
+        text = self.dialect.decode(reply.ids)
+        found = [at for stop in reply.request.stop if (at := text.find(stop)) >= 0]
+        return min(found, default=-1)
+
+    def _complete(self, reply: _Running) -> Completion:
+        text = self.dialect.decode(reply.ids)
+        if reply.stop == "stop_string":
+            text = text[: self._stop_at(reply)]
+        return Completion(reply.ids, reply.logprobs, reply.stop, text)
+
+    @torch.inference_mode()
+    def next_token_logprobs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[int]
+    ) -> list[list[float]]:
+        """Log-probabilities, at temperature 1, of each of ``choices`` as the next token.
+
+        One list for each prompt, in the order of ``choices``.
+        """
+        rows: list[list[float]] = []
+        wanted = torch.tensor(list(choices), device=self.model.device)
+        for start in range(0, len(prompts), self.batch_size):
+            batch = [Request(ids, 1) for ids in prompts[start : start + self.batch_size]]
+            _, _, logits = self._prefill(batch)
+            rows += logits.float().log_softmax(dim=-1)[:, wanted].tolist()
+        return rows

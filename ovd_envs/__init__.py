@@ -1,0 +1,39 @@
+"""The world: text environments, tasks and grading, for Gymnasium."""
+
+from ovd_envs.env import Budget, Reply, TextEnv
+from ovd_envs.errors import OVDError, RegistrationError, TaskError
+from ovd_envs.registry import (
+    EnvInfo,
+    Registry,
+    environments,
+    make,
+    register,
+    register_entry_points,
+)
+from ovd_envs.spaces import UnicodeText
+from ovd_envs.task import ListTasks, Task, TaskSource
+
+__all__ = [
+    "Budget",
+    "EnvInfo",
+    "ListTasks",
+    "OVDError",
+    "RegistrationError",
+    "Registry",
+    "Reply",
+    "Task",
+    "TaskError",
+    "TaskSource",
+    "TextEnv",
+    "UnicodeText",
+    "environments",
+    "make",
+    "register",
+]
+
+register(
+    "ovd/Math-v0",
+    "ovd_envs.math_env:MathEnv",
+    "Arithmetic and word problems in levels, GSM8K and MATH; one or several attempts.",
+)
+register_entry_points()

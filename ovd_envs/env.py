@@ -1,0 +1,250 @@
+"""``TextEnv``: a Gymnasium environment whose observations and actions are text."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import gymnasium
+from gymnasium.error import ResetNeeded
+
+from ovd_envs.errors import OVDError, TaskError
+from ovd_envs.spaces import UnicodeText
+from ovd_envs.task import Task, TaskSource
+
+#: The ends that ``TextEnv`` itself brings about, in the order in which they are checked.
+BUDGET_ENDS = ("turn_limit", "turn_characters", "character_limit", "token_limit", "time_limit")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one episode may use; ``None`` is without limit.
+
+    Checked after each turn in the order of the fields (a natural end beats them all); the first
+    that is used up truncates the episode with the end reason named here.
+    """
+
+    turns: int | None = 1
+    """Messages of the acting model; the episode ends after this many ("turn_limit")."""
+    characters_per_turn: int | None = None
+    """Code points of one message; a longer one ends the episode ("turn_characters")."""
+    characters: int | None = None
+    """Code points of all messages together; more end it ("character_limit")."""
+    tokens: int | None = None
+    """Tokens of all messages together by ``count_tokens``; more end it ("token_limit")."""
+    seconds: float | None = None
+    """Seconds since ``reset``, checked after a turn ("time_limit"); not deterministic."""
+    count_tokens: Callable[[str], int] | None = None
+    """Number of tokens of a text; needed where ``tokens`` is set."""
+
+    def __post_init__(self) -> None:
+        for name in ("turns", "characters_per_turn", "characters", "tokens", "seconds"):
+            value = getattr(self, name)
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0
+            ):
+                raise OVDError(f"budget {name}: expected a number above 0 or nothing, got {value!r}")
+        if self.tokens is not None and self.count_tokens is None:
+            raise OVDError("budget tokens: needs count_tokens, a function from text to a number")
+
+    @classmethod
+    def of(cls, value: Budget | Mapping[str, Any] | None, **defaults: Any) -> Budget:
+        """A budget from itself, a mapping (as YAML has it) or nothing, over ``defaults``.
+
+        Raises ``OVDError`` for an unknown field.
+        """
+        if isinstance(value, Budget):
+            return value
+        known = [f.name for f in fields(cls)]
+        for name in value or {}:
+            if name not in known:
+                raise OVDError(f"budget: unknown field {name!r}, expected one of {', '.join(known)}")
+        return cls(**{**defaults, **(value or {})})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an environment answers to one message."""
+
+    observation: str = ""
+    """Text for the acting model; never a gold answer."""
+    reward: float = 0.0
+    """Reward of this turn."""
+    end: str | None = None
+    """Why the episode has ended ("answered", ...), or ``None`` where it goes on."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """Plain JSON for ``info``; no gold answer before the end."""
+
+
+class TextEnv(gymnasium.Env[str, str], ABC):
+    """An environment in which a language model acts by writing messages.
+
+    A subclass writes ``observe`` (the first observation of a task) and ``respond`` (the reply to a
+    message); tasks, seeds, budgets, ends and ``info`` are the business of this class.
+
+    ``info`` holds "task" (id), "turn" (messages so far) and "end_reason" ("" while the episode
+    runs), then whatever ``Reply.info`` brings, and from the end on "answers", the gold answers.
+    ``terminated`` means that the environment ended the episode, ``truncated`` that a budget did.
+
+    Args:
+        tasks: where the tasks come from.
+        split: which of its splits ``reset`` draws from.
+        budget: a ``Budget`` or a mapping of its fields.
+        render_mode: "ansi" (``render`` returns the episode as text) or "human" (printed).
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 4}
+
+    #: Options that ``reset`` understands.
+    reset_options: ClassVar[tuple[str, ...]] = ("task", "split")
+
+    def __init__(
+        self,
+        tasks: TaskSource,
+        *,
+        split: str = "train",
+        budget: Budget | Mapping[str, Any] | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        if split not in tasks.splits:
+            raise TaskError(
+                f"split: expected one of {', '.join(tasks.splits)} of {tasks.name!r}, got {split!r}"
+            )
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            modes = ", ".join(self.metadata["render_modes"])
+            raise OVDError(f"render_mode: expected one of {modes} or nothing, got {render_mode!r}")
+        self.tasks = tasks
+        self.split = split
+        self.budget = Budget.of(budget)
+        self.render_mode = render_mode
+        self.action_space = UnicodeText(self.budget.characters_per_turn or 1_000_000)
+        self.observation_space = UnicodeText()
+        self._task: Task | None = None
+        self._done = False
+        self._turn = 0
+        self._characters = 0
+        self._tokens = 0
+        self._started = 0.0
+        self._transcript: list[str] = []
+
+    @property
+    def task(self) -> Task:
+        """The task of the running episode. Raises ``ResetNeeded`` before the first ``reset``."""
+        if self._task is None:
+            raise ResetNeeded("call reset before the task is asked for")
+        return self._task
+
+    @property
+    def turn(self) -> int:
+        """Number of messages of the acting model so far."""
+        return self._turn
+
+    @abstractmethod
+    def observe(self, task: Task) -> str:
+        """The first observation of an episode of ``task``. Prepare what the episode needs here."""
+
+    @abstractmethod
+    def respond(self, action: str) -> Reply:
+        """The reply to ``action``, the newest message; ``self.task`` is the task at hand.
+
+        Any text can come. Read the answer from ``action`` alone, never from an observation.
+        """
+
+    def gold_actions(self, task: Task, answer: str) -> Sequence[str]:
+        """Messages that answer ``task`` with the gold ``answer``; what ``ovd check`` plays."""
+        return (answer,)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Start an episode.
+
+        ``options`` may hold "task" (a ``Task`` or the id of one) or "split" (draw from another
+        split, this once); otherwise a task is drawn from the split by the generator that ``seed``
+        sets. Raises ``TaskError`` for an unknown option, split or task.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        for name in options:
+            if name not in self.reset_options:
+                known = ", ".join(self.reset_options)
+                raise TaskError(f"reset: unknown option {name!r}, expected one of {known}")
+        self._task = self._choose(options.get("task"), options.get("split", self.split))
+        self._done = False
+        self._turn = self._characters = self._tokens = 0
+        self._started = time.monotonic()
+        observation = self.observe(self._task)
+        self._transcript = [observation]
+        self._show(observation)
+        return observation, self._info("", {})
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one message of the acting model.
+
+        Raises ``ResetNeeded`` where no episode runs and ``TypeError`` where ``action`` is no text.
+        """
+        if self._task is None or self._done:
+            raise ResetNeeded("no episode runs: call reset before step")
+        if not isinstance(action, str):
+            raise TypeError(f"action: expected str, got {type(action).__name__}")
+        self._turn += 1
+        reply = self.respond(action)
+        used_up = self._used_up(action)
+        terminated = reply.end is not None
+        truncated = not terminated and used_up is not None
+        self._done = terminated or truncated
+        self._transcript += [f"> {action}", reply.observation]
+        self._show(f"> {action}\n{reply.observation}")
+        end = reply.end if terminated else (used_up or "")
+        return (
+            reply.observation,
+            float(reply.reward),
+            terminated,
+            truncated,
+            self._info(end or "", reply.info),
+        )
+
+    def render(self) -> Any:
+        """The episode so far as text for "ansi"; "human" is printed as it happens."""
+        return "\n".join(self._transcript) if self.render_mode == "ansi" else None
+
+    def _show(self, text: str) -> None:
+        if self.render_mode == "human":
+            print(text)
+
+    def _choose(self, task: Task | str | None, split: str) -> Task:
+        if isinstance(task, Task):
+            return task
+        if isinstance(task, str):
+            return self.tasks.find(task)
+        if task is not None:
+            raise TaskError(f"reset: option 'task' is a Task or an id, got {type(task).__name__}")
+        return self.tasks.draw(split, self.np_random)
+
+    def _used_up(self, action: str) -> str | None:
+        """The first budget, in the documented order, that this turn used up."""
+        budget = self.budget
+        self._characters += len(action)
+        if budget.count_tokens is not None and budget.tokens is not None:
+            self._tokens += budget.count_tokens(action)
+        elapsed = time.monotonic() - self._started
+        used_up = (
+            budget.turns is not None and self._turn >= budget.turns,
+            budget.characters_per_turn is not None and len(action) > budget.characters_per_turn,
+            budget.characters is not None and self._characters > budget.characters,
+            budget.tokens is not None and self._tokens > budget.tokens,
+            budget.seconds is not None and elapsed > budget.seconds,
+        )
+        return next((end for end, over in zip(BUDGET_ENDS, used_up, strict=True) if over), None)
+
+    def _info(self, end: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        # Copied: who keeps an info must not see it change.
+        info = {"task": self.task.id, "turn": self._turn, "end_reason": end}
+        info.update(copy.deepcopy(dict(extra)))
+        if end:
+            info["answers"] = list(self.task.answers)
+        return info

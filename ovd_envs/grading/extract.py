@@ -1,0 +1,69 @@
+"""The final answer in a message: the last ``\\boxed{}``, else ``####``, else "answer is"."""
+
+from __future__ import annotations
+
+import re
+
+#: A box that opens, TeX's form without braces (the box holds the next word), an escaped
+#: character (``\\{`` is no brace), a brace. Doubled backslashes come from escaped JSON.
+_BOX_TOKENS = re.compile(
+    r"(?P<box>\\+f?boxed\s*\{)|(?P<word>\\+f?boxed\s+(?P<content>[^\s{}$]+))|\\.|[{}]", re.DOTALL
+)
+_PHRASE = re.compile(
+    r"\banswer\b[*_]*\s*(?:is\b|to\s+the\s+(?:question|problem)\s+is\b|[:=])[\s*:]*", re.IGNORECASE
+)
+_SHORT_PHRASE = re.compile(r"^[ \t*]*A[*]*:[ \t*]*", re.MULTILINE)
+
+#: The end of the sentence that holds an unboxed answer: a line break, or a full stop that is
+#: followed by a blank or by nothing (so not the point of a decimal number).
+_SENTENCE_END = re.compile(r"\n|\.(?=[\s*]|$)")
+
+
+def extract_answer(text: str) -> str | None:
+    """The final answer that ``text`` states, or ``None`` where it states none.
+
+    In this order: what the last closed ``\\boxed{...}`` holds (braces matched; of nested boxes the
+    inner one), the rest of the line after the last ``####``, the rest of the sentence after the
+    last "answer is" or "answer:" (or a line "A: ..."). Empty answers are passed over. Takes time
+    linear in the length of ``text``.
+    """
+    return _last_box(text) or _last_hashes(text) or _last_phrase(text) or None
+
+
+def _last_box(text: str) -> str:
+    if "boxed" not in text:
+        return ""
+    best, best_start = "", -1
+    open_braces: list[int | None] = []  # where the content starts for a box, None for a brace
+    for token in _BOX_TOKENS.finditer(text):
+        kind = token.group()
+        if token["box"] is not None:
+            open_braces.append(token.end())
+        elif token["word"] is not None:
+            best, best_start = token["content"].rstrip(".,;"), token.start()
+        elif kind == "{":
+            open_braces.append(None)
+        elif kind == "}" and open_braces:
+            start = open_braces.pop()
+            # A box closes after those inside it, so the last to open is looked for.
+            if start is not None and start > best_start:
+                content = text[start : token.start()].strip()
+                if content:
+                    best, best_start = content, start
+    return best
+
+
+def _last_hashes(text: str) -> str:
+    return text.rpartition("####")[2].partition("\n")[0].strip() if "####" in text else ""
+
+
+def _last_phrase(text: str) -> str:
+    for pattern in (_PHRASE, _SHORT_PHRASE):
+        last = None
+        for last in pattern.finditer(text):  # noqa: B007 - only the last one counts
+            pass
+        if last is not None:
+            end = _SENTENCE_END.search(text, last.end())
+            answer = text[last.end() : end.start() if end is not None else len(text)]
+            return answer.strip(" \t\r*")
+    return ""

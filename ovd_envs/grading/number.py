@@ -1,0 +1,94 @@
+"""Plain numbers in answers: the fast path of grading, exact and in this process."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_BLANK = "[ \u00a0\u202f]"
+#: 1,234  1{,}234  1\,234  1 234
+_DIGITS = rf"(?:\d{{1,3}}(?:(?:,|\{{,\}}|\\,|\\!|,\\!|{_BLANK}|\\ )\d{{3}})+(?!\d)|\d+)"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.\d*)?|\.\d+)"
+_NUMBER = re.compile(
+    rf"(?P<sign>[-+\u2212]?)\s*(?P<value>{_DECIMAL})"
+    rf"(?:\s*/\s*(?P<low>{_DECIMAL})|[eE](?P<exponent>[-+]?\d{{1,3}}))?",
+    re.ASCII,
+)
+_LATEX_FRACTION = re.compile(
+    r"(?P<sign>[-+\u2212]?)\s*(?P<whole>\d*)\s*\\[dtc]?frac\s*"
+    r"(?:\{\s*(?P<top>-?\d+)\s*\}|(?P<top1>\d))\s*(?:\{\s*(?P<low>-?\d+)\s*\}|(?P<low1>\d))",
+    re.ASCII,
+)
+_SEPARATORS = re.compile(r"[, \u00a0\u202f\\{}!]")
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+", re.ASCII)
+
+#: What stands around a number without changing it: math marks, currency, closing punctuation.
+_AROUND = r"[\s$\u20ac\u00a3\u00a5*]|\\[$,;!: ]"
+_BEFORE = re.compile(rf"^(?:{_AROUND}|\\[(\[])+")
+_AFTER = re.compile(rf"(?:{_AROUND}|[.,;]|\\[)\]])+$")
+_SIGNED_CURRENCY = re.compile(r"^([-+\u2212])(?:\\?\$|[\u20ac\u00a3\u00a5])\s*")
+_UNIT = re.compile(
+    r"(?P<number>[^A-Za-z\\%\u00b0]+?|.*?\})\s*\\?[ ,]?\s*"
+    r"(?:\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}|(?<![A-Za-z])[A-Za-z][A-Za-z .]*|\\?%|\u00b0)"
+    r"(?:\^\{?[23]\}?|[\u00b2\u00b3])?"
+)
+
+#: Longer than any number worth reading here.
+MAX_CHARACTERS = 200
+
+
+def parse_number(text: str) -> Fraction | None:
+    """The number that ``text`` is, exactly, or ``None`` where it is not just a number.
+
+    Understands signs, thousands separators (``1,234``), decimals, ``3/4``, ``\\frac{3}{4}``,
+    ``1\\frac{3}{4}``, ``1.2e3``, and takes no notice of math marks, currency signs and full stops
+    around it. With a percent sign or a unit it is not just a number.
+    """
+    if len(text) > MAX_CHARACTERS:
+        return None
+    if text.isdigit() and text.isascii():
+        return Fraction(int(text))
+    text = _AFTER.sub("", _BEFORE.sub("", text))
+    text = _SIGNED_CURRENCY.sub(r"\1", text)
+    match = _NUMBER.fullmatch(text)
+    if match is not None:
+        value = _decimal(match["value"])
+        if match["low"] is not None:
+            low = _decimal(match["low"])
+            if not low:
+                return None
+            value /= low
+        elif match["exponent"] is not None:
+            value *= Fraction(10) ** int(match["exponent"])
+    else:
+        match = _LATEX_FRACTION.fullmatch(text)
+        if match is None:
+            return None
+        bottom = int(match["low"] or match["low1"])
+        if not bottom:
+            return None
+        value = int(match["whole"] or 0) + Fraction(int(match["top"] or match["top1"]), bottom)
+    return -value if match["sign"] in ("-", "\u2212") else value
+
+
+def parse_quantity(text: str) -> Fraction | None:
+    """The number in ``text``, which may carry a unit or a percent sign; ``None`` for anything else."""
+    if len(text) > MAX_CHARACTERS:
+        return None
+    value = parse_number(text)
+    if value is None:
+        match = _UNIT.fullmatch(text.strip(" .$\n"))
+        value = parse_number(match["number"]) if match is not None else None
+    return value
+
+
+def parse_decimal_comma(text: str) -> Fraction | None:
+    """The number that ``text`` is where its comma is a decimal one (``1000,99``), or ``None``."""
+    text = text.strip(" $")
+    if len(text) > MAX_CHARACTERS or not _DECIMAL_COMMA.fullmatch(text):
+        return None
+    return Fraction(text.replace(",", "."))
+
+
+def _decimal(text: str) -> Fraction:
+    return Fraction(_SEPARATORS.sub("", text).rstrip(".") or "0")

@@ -1,0 +1,224 @@
+"""Names and what they stand for: a small registry that other packages extend by entry points."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import Any, Generic, TypeVar, cast
+
+import gymnasium
+
+from ovd_envs.env import TextEnv
+from ovd_envs.errors import OVDError, RegistrationError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of one registered name."""
+
+    name: str
+    summary: str
+    source: str
+    """Distribution that an entry point comes from, or the module of a direct registration."""
+    target: Any
+    """The object, or "module:attribute" where it is loaded at first use."""
+    error: str = ""
+    """Why it cannot be used, where that is known."""
+
+
+class Registry(Generic[T]):
+    """Objects by name; the entry points of ``group`` are part of it, loaded at first use.
+
+    Args:
+        group: entry-point group, e.g. "ovd.judges".
+        kind: the word for one entry in messages, e.g. "judge".
+    """
+
+    def __init__(self, group: str, kind: str = "") -> None:
+        self.group = group
+        self.kind = kind or group.rpartition(".")[2].rstrip("s")
+        self._entries: dict[str, Entry] = {}
+        self._scanned = False
+
+    def register(self, name: str, target: T | str, summary: str = "", *, source: str = "") -> None:
+        """Register ``target`` (an object or "module:attribute") under ``name``.
+
+        Raises ``RegistrationError`` where the name stands for something else already.
+        """
+        known = self._entries.get(name)
+        if known is not None and known.target != target:
+            raise RegistrationError(
+                f"{self.kind} {name!r} is registered already, from {known.source}"
+            )
+        if not source:
+            where = target.partition(":")[0] if isinstance(target, str) else target
+            source = where if isinstance(where, str) else getattr(where, "__module__", "?")
+        self._entries[name] = Entry(name, summary, source, target)
+
+    def names(self) -> list[str]:
+        """All names, sorted; nothing is loaded."""
+        self._scan()
+        return sorted(self._entries)
+
+    def get(self, name: str) -> T:
+        """The object of this name, loaded now where it was not yet.
+
+        Raises ``RegistrationError`` naming the nearest known name, or why it does not load.
+        """
+        self._scan()
+        entry = self._entries.get(name)
+        if entry is None:
+            near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.names())}"
+            raise RegistrationError(f"no {self.kind} {name!r}: {hint}")
+        if entry.error:
+            raise RegistrationError(f"{self.kind} {name!r} from {entry.source}: {entry.error}")
+        if not isinstance(entry.target, str):
+            return cast(T, entry.target)
+        try:
+            module, _, attribute = entry.target.partition(":")
+            loaded: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                loaded = getattr(loaded, part)
+        except Exception as error:  # somebody else's module can fail in any way
+            reason = f"{entry.target} does not load ({type(error).__name__}: {error})"
+            self._entries[name] = replace(entry, error=reason)
+            raise RegistrationError(f"{self.kind} {name!r} from {entry.source}: {reason}") from error
+        summary = entry.summary or (inspect.getdoc(loaded) or "").partition("\n")[0]
+        self._entries[name] = replace(entry, target=loaded, summary=summary)
+        return cast(T, loaded)
+
+    def entries(self) -> list[Entry]:
+        """Every entry, by name; what comes without a summary is loaded to read its docstring.
+
+        What does not load is listed with its ``error``.
+        """
+        self._scan()
+        for name, entry in list(self._entries.items()):
+            if not entry.summary and not entry.error:
+                try:
+                    self.get(name)
+                except RegistrationError:
+                    pass  # the entry now tells why
+        return [self._entries[name] for name in sorted(self._entries)]
+
+    def refresh(self) -> None:
+        """Look for entry points again at the next use (after something was installed)."""
+        self._scanned = False
+
+    def _scan(self) -> None:
+        if self._scanned:
+            return
+        self._scanned = True
+        for point in metadata.entry_points(group=self.group):
+            source = point.dist.name if point.dist is not None else "?"
+            known = self._entries.get(point.name)
+            if known is None:
+                self._entries[point.name] = Entry(point.name, "", source, point.value)
+            elif known.source != source:
+                clash = f"{source} registers this name too (ignored)"
+                if clash not in known.summary:
+                    summary = f"{known.summary} [{clash}]".strip()
+                    self._entries[point.name] = replace(known, summary=summary)
+
+
+@dataclass(frozen=True, slots=True)
+class EnvInfo:
+    """One line of the list of environments."""
+
+    name: str
+    summary: str
+    source: str
+    error: str = ""
+
+
+#: Every text environment. Use ``register``, ``make`` and ``environments`` below.
+ENVIRONMENTS: Registry[Callable[..., TextEnv]] = Registry("ovd.environments", "environment")
+
+
+def register(name: str, factory: Callable[..., TextEnv] | str, summary: str = "") -> None:
+    """Register an environment here and with Gymnasium.
+
+    ``factory`` is a ``TextEnv`` class, a function that returns one, or "module:attribute" of
+    either; ``name`` is "namespace/Name-v0". Raises ``RegistrationError`` for a malformed or taken
+    name.
+    """
+    try:
+        gymnasium.envs.registration.parse_env_id(name)
+    except gymnasium.error.Error as error:
+        raise RegistrationError(
+            f"environment {name!r}: expected a name like 'namespace/Name-v0'"
+        ) from error
+    ENVIRONMENTS.register(name, factory, summary)
+    _tell_gymnasium(name, factory)
+
+
+def make(name: str, **options: Any) -> TextEnv:
+    """The environment ``name``, with its own options (``split``, ``render_mode``, ...).
+
+    Not wrapped: ``gymnasium.make`` gives the same environment in Gymnasium's checking wrappers.
+    Raises ``RegistrationError`` for an unknown name or option, and what the environment itself
+    raises for a bad value.
+    """
+    # Gymnasium's form "module:namespace/Name-v0" imports the module first.
+    module, _, name = name.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise RegistrationError(f"environment {name!r}: no module {module!r}") from error
+    factory = ENVIRONMENTS.get(name)
+    _check_options(name, factory, options)
+    env = factory(**options)
+    if not isinstance(getattr(env, "unwrapped", None), TextEnv):
+        raise RegistrationError(
+            f"environment {name!r}: expected a TextEnv, its factory made {type(env).__name__}"
+        )
+    spec = gymnasium.registry.get(name)
+    if spec is not None and env.unwrapped.spec is None:
+        env.unwrapped.spec = replace(spec, kwargs={**spec.kwargs, **options})
+    return env
+
+
+def environments() -> dict[str, EnvInfo]:
+    """What is registered, by name; an entry point that does not load is there with its error."""
+    return {
+        entry.name: EnvInfo(entry.name, entry.summary, entry.source, entry.error)
+        for entry in ENVIRONMENTS.entries()
+    }
+
+
+def register_entry_points() -> None:
+    """Tell Gymnasium of the environments of installed packages; none of them is imported."""
+    for name in ENVIRONMENTS.names():
+        target = ENVIRONMENTS._entries[name].target
+        try:
+            _tell_gymnasium(name, target)
+        except gymnasium.error.Error as error:
+            entry = ENVIRONMENTS._entries[name]
+            reason = f"not a Gymnasium name like 'namespace/Name-v0' ({error})"
+            ENVIRONMENTS._entries[name] = replace(entry, error=reason)
+
+
+def _tell_gymnasium(name: str, factory: Callable[..., TextEnv] | str) -> None:
+    if name not in gymnasium.registry:
+        gymnasium.register(id=name, entry_point=cast(Any, factory))
+
+
+def _check_options(name: str, factory: Callable[..., TextEnv], options: dict[str, Any]) -> None:
+    """Name the option that ``factory`` does not have, instead of Python's TypeError."""
+    parameters = inspect.signature(factory).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters if p.kind is not inspect.Parameter.POSITIONAL_ONLY]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise OVDError(f"environment {name!r} has no option {option!r}: {hint}")

@@ -1,0 +1,147 @@
+"""Teachers that act: a script that knows the solution, and any agent as a demonstrator."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agents.episode import Episode
+from agents.protocol import Act, Agent
+from agents.rollout import run_seeded
+from ovd_envs.errors import OVDError, TaskError
+from ovd_envs.task import Task
+from teachers import wordings
+
+WORKINGS = ("direct", "columns")
+
+
+class ScriptedSolver:
+    """An agent that writes the solution which the task carries, in varied wording.
+
+    ``task.metadata["solution"]`` holds equations "lhs = rhs" in order; each is written in one
+    of several wordings, and the answer comes last in ``\\boxed{}``. Tasks without a solution
+    get their first gold answer in a short sentence. ``working`` says how a sum of two numbers
+    (``metadata["operands"]``) is worked out: "direct" states it, "columns" adds tens and ones.
+    The wording depends on ``episode.seed`` and the turn alone.
+
+    Raises ``OVDError`` for an unknown ``working``; ``act`` raises ``TaskError`` for a task that
+    has neither a solution nor an answer.
+    """
+
+    def __init__(self, working: str = "direct", *, name: str = "scripted") -> None:
+        if working not in WORKINGS:
+            raise OVDError(f"working: expected one of {', '.join(WORKINGS)}, got {working!r}")
+        self.working = working
+        self.name = name
+
+    def act(self, episodes: Sequence[Episode]) -> list[Act]:
+        """The next message for every episode: the whole solution."""
+        return [
+            Act(
+                self.solve(
+                    episode.task,
+                    random.Random(f"{tuple(episode.seed)}/{len(episode.turns)}/{episode.task.id}"),
+                )
+            )
+            for episode in episodes
+        ]
+
+    def solve(self, task: Task, rng: random.Random) -> str:
+        """The solution of ``task`` in a wording that ``rng`` picks."""
+        answer = task.answers[0] if task.answers else None
+        steps = [str(step) for step in task.metadata.get("solution") or ()]
+        if answer is None:
+            if not steps:
+                raise TaskError(f"task {task.id!r} has neither a solution nor an answer to show")
+            answer = steps[-1].rsplit("=", 1)[-1].strip()
+        if not steps:
+            return wordings.answer_alone(answer, rng)
+        operands = _summands(steps, task.metadata.get("operands"))
+        if operands is not None and self.working == "columns":
+            return wordings.columns(*operands, answer, rng)
+        if len(steps) == 1:
+            if operands is not None:
+                return wordings.sum_of_two(steps[0], answer, rng)
+            return wordings.one_equation(steps[0], answer, rng)
+        return wordings.equations(steps, answer, rng)
+
+
+def _summands(steps: Sequence[str], operands: Any) -> tuple[int, int] | None:
+    """The two whole numbers that the one step adds, where it does just that."""
+    if len(steps) != 1 or not isinstance(operands, list | tuple) or len(operands) != 2:
+        return None
+    a, b = operands
+    if not isinstance(a, int) or not isinstance(b, int) or a < 0 or b < 0:
+        return None
+    return (a, b) if steps[0].replace(" ", "").startswith(f"{a}+{b}=") else None
+
+
+class AgentDemonstrator:
+    """A demonstrator that lets ``agent`` act, and keeps the best of ``attempts`` episodes.
+
+    "Best" is the highest reward, the earliest where equal. Where every attempt of a request
+    ended in an error, that episode is returned with its error, for the caller to count.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        name: str | None = None,
+        *,
+        attempts: int = 1,
+        batch_size: int = 64,
+        progress: Callable[[Episode], None] | None = None,
+    ) -> None:
+        if attempts < 1:
+            raise OVDError(f"attempts: expected at least 1, got {attempts}")
+        self.agent = agent
+        self.name = name or agent.name
+        self.attempts = attempts
+        self.batch_size = batch_size
+        self.progress = progress
+
+    def demonstrate(
+        self,
+        env: str,
+        requests: Sequence[tuple[Task, tuple[int, ...]]],
+        env_options: Mapping[str, Any] | None = None,
+    ) -> list[Episode]:
+        """One finished episode for each (task, seed), in order. See ``Demonstrator``."""
+        actor = _Named(self.agent, self.name)
+        seeded = [
+            (task, (*seed[:-1], seed[-1] * self.attempts + attempt))
+            for task, seed in requests
+            for attempt in range(self.attempts)
+        ]
+        episodes = run_seeded(
+            actor,
+            env,
+            seeded,
+            env_options=env_options,
+            batch_size=self.batch_size,
+            progress=self.progress,
+        )
+        best = []
+        for position, (_, seed) in enumerate(requests):
+            group = episodes[position * self.attempts : (position + 1) * self.attempts]
+            chosen = max(group, key=lambda e: (e.error is None, e.reward))
+            chosen.index = seed[-1]  # the place asked for, whichever attempt was kept
+            best.append(chosen)
+        return best
+
+
+class _Named:
+    """The agent under the demonstrator's name, so that episodes tell who made them."""
+
+    def __init__(self, agent: Agent, name: str) -> None:
+        self._agent = agent
+        self.name = name
+
+    def act(self, episodes: Sequence[Episode]) -> list[Act]:
+        return self._agent.act(episodes)
+
+    def finish(self, episodes: Sequence[Episode]) -> None:
+        finish = getattr(self._agent, "finish", None)
+        if finish is not None:
+            finish(episodes)

@@ -1,0 +1,49 @@
+"""What a teacher must offer: a judge says how good an episode is, a demonstrator acts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from agents.episode import Episode
+from ovd_envs.task import Task
+from teachers.verdict import Verdict
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Reads finished episodes and scores each from 0 to 9, with a reason.
+
+    A judge may also have ``fingerprint: str``, which names everything that its verdicts depend on
+    (its version, options, model, rubric): verdicts are cached only for judges that have one.
+    """
+
+    name: str
+
+    def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
+        """One verdict for every episode, in any order: they are matched by episode id.
+
+        Retries, time limits and their bounds are the judge's own. Where it cannot score an
+        episode it returns a verdict with ``error``; it never invents a score. Call
+        ``teachers.score`` rather than this: it guards against a judge that breaks these rules.
+        """
+        ...
+
+
+@runtime_checkable
+class Demonstrator(Protocol):
+    """Acts in the student's environment to show how a task is done."""
+
+    name: str
+
+    def demonstrate(
+        self,
+        env: str,
+        requests: Sequence[tuple[Task, tuple[int, ...]]],
+        env_options: Mapping[str, Any] | None = None,
+    ) -> list[Episode]:
+        """One finished episode in ``env`` for each (task, seed), in their order.
+
+        An episode depends on its own task and seed alone, never on the requests beside it.
+        """
+        ...

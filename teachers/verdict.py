@@ -1,0 +1,125 @@
+"""A verdict: what a judge says of one episode, a score with a reason or an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ovd_envs.errors import OVDError
+
+#: Scores run from 0 to this, one digit each (the paper's vocabulary of ten).
+MAX_SCORE = 9
+
+
+class VerdictError(OVDError):
+    """A verdict that says too much, too little or nonsense; or an error read as a score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What ``judge`` says of the episode with id ``episode``.
+
+    Exactly one of ``score`` (0 to 9) and ``error`` (one line, why there is no score) is set.
+    ``distribution`` holds the probabilities of the ten digits where the judge has them; they
+    sum to at most 1, what is missing went to other tokens. Raises ``VerdictError`` where a
+    field breaks these rules.
+    """
+
+    episode: str
+    judge: str
+    score: float | None
+    reason: str = ""
+    error: str | None = None
+    distribution: tuple[float, ...] | None = None
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.error is None):
+            raise VerdictError(
+                f"verdict on {self.episode!r}: expected a score or an error, "
+                f"got score {self.score!r} and error {self.error!r}"
+            )
+        if self.error is not None and not self.error.strip():
+            raise VerdictError(f"verdict on {self.episode!r}: the error is empty")
+        if self.score is not None:
+            # bool is an int to Python, but "true" is no score.
+            if isinstance(self.score, bool) or not isinstance(self.score, int | float):
+                raise VerdictError(
+                    f"verdict on {self.episode!r}: score must be a number, got {self.score!r}"
+                )
+            if not 0 <= self.score <= MAX_SCORE:  # NaN fails this too
+                raise VerdictError(
+                    f"verdict on {self.episode!r}: score must be in 0..{MAX_SCORE}, "
+                    f"got {self.score!r}"
+                )
+        if self.distribution is not None:
+            _check_distribution(self.episode, self.distribution)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the judge failed: there is an error and no score."""
+        return self.error is not None
+
+    def accepted(self, theta: float) -> bool:
+        """Whether the score reaches ``theta``.
+
+        Raises ``VerdictError`` for an error verdict: a judge that failed said neither yes nor no.
+        """
+        if self.score is None:
+            raise VerdictError(
+                f"verdict on {self.episode!r}: the judge failed, there is no score ({self.error})"
+            )
+        return self.score >= theta
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as plain JSON."""
+        return {
+            "episode": self.episode,
+            "judge": self.judge,
+            "score": self.score,
+            "reason": self.reason,
+            "error": self.error,
+            "distribution": None if self.distribution is None else list(self.distribution),
+            "seconds": self.seconds,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
+        """The inverse of ``to_dict``. Raises ``VerdictError`` for a row that is no verdict."""
+        fields = dict(data)
+        unknown = sorted(set(fields) - set(cls.__slots__))
+        missing = sorted({"episode", "judge", "score"} - set(fields))
+        if unknown or missing:
+            what = f"unknown {', '.join(unknown)}" if unknown else f"misses {', '.join(missing)}"
+            raise VerdictError(f"not a verdict: {what}")
+        for name in ("episode", "judge"):
+            if not isinstance(fields[name], str):
+                raise VerdictError(f"not a verdict: {name} must be text, got {fields[name]!r}")
+        if fields.get("error") is not None and not isinstance(fields["error"], str):
+            raise VerdictError(f"not a verdict: error must be text, got {fields['error']!r}")
+        if fields.get("distribution") is not None:
+            try:
+                fields["distribution"] = tuple(float(p) for p in fields["distribution"])
+            except (TypeError, ValueError) as error:
+                raise VerdictError(f"not a verdict: distribution ({error})") from error
+        return cls(**fields)
+
+
+def _check_distribution(episode: str, distribution: tuple[float, ...]) -> None:
+    if len(distribution) != MAX_SCORE + 1:
+        raise VerdictError(
+            f"verdict on {episode!r}: expected {MAX_SCORE + 1} probabilities, "
+            f"got {len(distribution)}"
+        )
+    if not all(math.isfinite(p) and p >= 0 for p in distribution):
+        raise VerdictError(f"verdict on {episode!r}: a probability is negative or not a number")
+    if sum(distribution) > 1 + 1e-6:
+        raise VerdictError(
+            f"verdict on {episode!r}: probabilities sum to {sum(distribution):.6f}, more than 1"
+        )

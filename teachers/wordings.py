@@ -1,0 +1,125 @@
+"""The words of the scripted solver: many ways to write down the same working.
+
+Everything is kept short: a student that splits numbers into digits learns from these tokens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+_ONE_EQUATION = (
+    "{step}, so the answer is {box}",
+    "{step}. The answer is {box}",
+    "{step}.\n{box}",
+    "We get {step}. {box}",
+    "I work it out: {step}. {box}",
+    "Since {step}, the final answer is {box}",
+    "Let me see: {step}. So {box}",
+    "Step by step: {step}. Final answer: {box}",
+)
+
+_SUM_OF_TWO = (
+    *_ONE_EQUATION,
+    "We add: {step}. {box}",
+    "Adding the two numbers gives {step}. {box}",
+    "The sum is {step}. Answer: {box}",
+    "Let's add them: {step}. So {box}",
+)
+
+#: Tens, ones, and the two together; hardly a word, so that a reply stays under 45 tokens even
+#: where the tokenizer splits numbers into digits.
+_COLUMNS = (
+    "{tens}, {ones}, {both}. {box}",
+    "{tens}; {ones}; {both}. {box}",
+    "{tens}\n{ones}\n{both}\n{box}",
+    "{tens}. {ones}. {both}. {box}",
+    "{tens}, {ones}: {both}. {box}",
+    "{tens} and {ones}: {both}. {box}",
+    "{tens}, {ones}, so {both} {box}",
+    "{tens}, {ones}. {both}: {box}",
+    "{ones}, {tens}, {both}. {box}",
+    "{ones} and {tens}; {both}: {box}",
+)
+
+_FIRST = (
+    "First, {step}.",
+    "We start with {step}.",
+    "To begin, {step}.",
+    "Start: {step}.",
+    "We have {step}.",
+    "Step 1: {step}.",
+    "{step}.",
+    "Let us see: {step}.",
+)
+_MIDDLE = (
+    "Then {step}.",
+    "Next, {step}.",
+    "After that, {step}.",
+    "This gives {step}.",
+    "Now {step}.",
+    "{step}.",
+    "Also, {step}.",
+    "Going on, {step}.",
+)
+_LAST = (
+    "So {step}.",
+    "Finally, {step}.",
+    "Therefore {step}.",
+    "In the end, {step}.",
+    "Last, {step}.",
+    "Thus {step}.",
+    "That makes {step}.",
+    "{step}.",
+)
+_ANSWER = (
+    "The answer is {box}",
+    "Answer: {box}",
+    "The final answer is {box}",
+    "So the answer is {box}",
+    "{box}",
+    "That gives {box}",
+    "The result is {box}",
+    "My answer: {box}",
+)
+
+
+def one_equation(step: str, answer: str, rng: random.Random) -> str:
+    """One equation and the answer."""
+    return rng.choice(_ONE_EQUATION).format(step=step, box=boxed(answer))
+
+
+def sum_of_two(step: str, answer: str, rng: random.Random) -> str:
+    """The equation of a sum of two numbers, and the answer."""
+    return rng.choice(_SUM_OF_TWO).format(step=step, box=boxed(answer))
+
+
+def columns(a: int, b: int, answer: str, rng: random.Random) -> str:
+    """``a + b`` by tens and ones."""
+    tens = f"{a - a % 10} + {b - b % 10} = {a - a % 10 + b - b % 10}"
+    ones = f"{a % 10} + {b % 10} = {a % 10 + b % 10}"
+    both = f"{a - a % 10 + b - b % 10} + {a % 10 + b % 10} = {a + b}"
+    return rng.choice(_COLUMNS).format(tens=tens, ones=ones, both=both, box=boxed(answer))
+
+
+def equations(steps: Sequence[str], answer: str, rng: random.Random) -> str:
+    """A sentence for each equation, and the answer."""
+    sentences = []
+    for number, step in enumerate(steps):
+        if number == 0:
+            choices = _FIRST
+        else:
+            choices = _LAST if number == len(steps) - 1 else _MIDDLE
+        sentences.append(rng.choice(choices).format(step=step))
+    sentences.append(rng.choice(_ANSWER).format(box=boxed(answer)))
+    return " ".join(sentences)
+
+
+def answer_alone(answer: str, rng: random.Random) -> str:
+    """The answer without any working."""
+    return rng.choice(_ANSWER).format(box=boxed(answer))
+
+
+def boxed(answer: str) -> str:
+    """The answer in the box that graders look for."""
+    return f"\\boxed{{{answer}}}"
