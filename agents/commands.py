@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import statistics
 import sys
 import time
 from collections import Counter
@@ -42,18 +43,30 @@ def register_commands(app: typer.Typer) -> None:
 def run(
     env: str = _ENV,
     student: str = typer.Option(
-        ..., "--student", "-s", help="Model: an alias (smollm2-135m), a folder or a hub name."
+        ...,
+        "--student",
+        "-s",
+        metavar="MODEL",
+        help="Model: an alias (smollm2-135m), a folder or a hub name.",
     ),
-    out: Path = typer.Option(..., "--out", "-o", help="JSONL file that the episodes go to."),
+    out: Path = typer.Option(
+        ..., "--out", "-o", metavar="FILE", help="JSONL file that the episodes go to."
+    ),
     tasks: str = typer.Option(
         "16", "--tasks", metavar="N|FILE", help="The first N tasks of the split, or a JSONL file."
     ),
-    split: str = typer.Option("test", help="Split that the N tasks come from."),
-    group_size: int = typer.Option(1, min=1, help="Episodes of each task."),
-    seed: int = typer.Option(0, min=0, help="Seed of the run; it names all random numbers."),
-    temperature: float = typer.Option(1.0, min=0.0, help="Sampling temperature; 0 is greedy."),
-    max_tokens: int = typer.Option(256, min=1, help="Most tokens of one message."),
-    batch_size: int = typer.Option(64, min=1, help="Most episodes that run at a time."),
+    split: str = typer.Option("test", metavar="NAME", help="Split that the N tasks come from."),
+    group_size: int = typer.Option(1, metavar="N", min=1, help="Episodes of each task."),
+    seed: int = typer.Option(
+        0, metavar="N", min=0, help="Seed of the run; it names all random numbers."
+    ),
+    temperature: float = typer.Option(
+        1.0, metavar="T", min=0.0, help="Sampling temperature; 0 is greedy."
+    ),
+    max_tokens: int = typer.Option(256, metavar="N", min=1, help="Most tokens of one message."),
+    batch_size: int = typer.Option(
+        64, metavar="N", min=1, help="Most episodes that run at a time."
+    ),
     env_option: list[str] = _OPTIONS,
     watch: bool = typer.Option(False, "--watch", help="Show each episode as it ends."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -89,7 +102,7 @@ def run(
                 env,
                 student,
                 settings,
-                total=len(requests),
+                kept=list(done.values()),
                 batch_size=batch_size,
                 log=log,
                 console=console,
@@ -116,11 +129,15 @@ def run(
 
 def play(
     env: str = _ENV,
-    task: str | None = typer.Option(None, help="Id of the task; default: a random one."),
-    split: str = typer.Option("train", help="Split that a random task comes from."),
-    seed: int | None = typer.Option(None, min=0, help="Seed of the random task."),
+    task: str | None = typer.Option(
+        None, metavar="ID", help="Id of the task; default: a random one."
+    ),
+    split: str = typer.Option("train", metavar="NAME", help="Split that a random task comes from."),
+    seed: int | None = typer.Option(None, metavar="N", min=0, help="Seed of the random task."),
     env_option: list[str] = _OPTIONS,
-    out: Path | None = typer.Option(None, "--out", "-o", help="JSONL file to add the episode to."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", metavar="FILE", help="JSONL file to add the episode to."
+    ),
 ) -> None:
     """Act in an environment yourself: read, type, and see the score.
 
@@ -155,6 +172,7 @@ def play(
     except Left as left:
         raise OVDError(f"{left}: nothing was saved") from left
     except KeyboardInterrupt:
+        console.print()  # leave the line of the prompt
         raise KeyboardInterrupt("left: nothing was saved") from None
     if episode.error:
         raise RuntimeError(f"the environment failed:\n{episode.error}")
@@ -205,7 +223,7 @@ def summarize(episodes: Sequence[Episode], *, new: int) -> dict[str, Any]:
         "episodes": len(episodes),
         "new": new,
         "tasks": len({episode.task.id for episode in episodes}),
-        "mean_reward": sum(e.reward for e in episodes) / len(episodes) if episodes else None,
+        "mean_reward": statistics.fmean(e.reward for e in episodes) if episodes else None,
         "end_reasons": dict(Counter(e.end_reason for e in episodes).most_common()),
         "turns": sum(len(e.turns) for e in episodes),
         "sampled_tokens": sum(e.num_sampled_tokens for e in episodes),
@@ -249,13 +267,13 @@ def _run_missing(
     student: str,
     settings: Mapping[str, Any],
     *,
-    total: int,
+    kept: Sequence[Episode],
     batch_size: int,
     log: EpisodeLog,
     console: Console,
     watch: bool,
 ) -> list[Episode]:
-    """Run and save the episodes that are missing. Raises ``KeyboardInterrupt`` with what is saved."""
+    """Run and save what is missing. Ctrl-C goes up with a word on what is saved."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -276,7 +294,7 @@ def _run_missing(
             batch_size=batch_size,
         )
         agent.name = student
-    before = total - len(requests)
+    total = len(kept) + len(requests)
     progress = Progress(
         TextColumn("episodes"),
         BarColumn(),
@@ -287,17 +305,17 @@ def _run_missing(
     )
     fresh: list[Episode] = []
     with progress:
-        bar = progress.add_task("", total=total, completed=before, numbers="")
+        bar = progress.add_task("", total=total, completed=len(kept), numbers="")
         began = time.perf_counter()
 
         def ended(episode: Episode) -> None:
             episode.info["settings"] = dict(settings)
             log.append(episode)
             fresh.append(episode)
-            mean = sum(e.reward for e in fresh) / len(fresh)
+            mean = statistics.fmean(e.reward for e in (*kept, *fresh))
             rate = sum(e.num_sampled_tokens for e in fresh) / (time.perf_counter() - began)
             numbers = f"reward {mean:.3f} · {rate:.0f} tokens/s"
-            progress.update(bar, completed=before + len(fresh), numbers=numbers)
+            progress.update(bar, completed=len(kept) + len(fresh), numbers=numbers)
             if watch:
                 progress.console.print(episode_view(episode))
 
@@ -312,7 +330,7 @@ def _run_missing(
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"stopped: {before + len(fresh)} of {total} episodes are in {log.path}; "
+                f"stopped: {len(kept) + len(fresh)} of {total} episodes are in {log.path}; "
                 "the same command goes on"
             ) from None
     return fresh

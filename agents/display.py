@@ -28,15 +28,17 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def outcome_line(episode: Episode) -> Text:
-    """How an episode ended, in one line: reward, end reason, turns, tokens, seconds."""
+    """How an episode ended, in one line: reward, end reason, outcome, turns, seconds."""
     style = "red" if episode.error else "green" if episode.reward > 0 else "yellow"
     parts = [f"reward {episode.reward:g}", episode.end_reason or "unfinished"]
+    if isinstance(outcome := episode.info.get("outcome"), str):
+        parts.append(outcome)
     parts.append(f"{len(episode.turns)} turn{'s' if len(episode.turns) != 1 else ''}")
     if tokens := episode.num_sampled_tokens:
         parts.append(f"{tokens} tokens")
     parts.append(f"{episode.seconds:.1f} s")
     line = Text(parts[0], style=f"bold {style}")
-    return line.append(" · " + " · ".join(parts[1:]), style="dim")
+    return line.append_text(printable("".join(f" · {part}" for part in parts[1:]), style="dim"))
 
 
 def episode_view(episode: Episode) -> RenderableType:

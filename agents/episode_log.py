@@ -51,7 +51,7 @@ class EpisodeLog:
         self.episodes.append(episode)
 
     def close(self, order: Iterable[Episode] | None = None) -> None:
-        """Close the file; where ``order`` is given, leave exactly those episodes in it, atomically."""
+        """Close the file; with ``order``, leave exactly those episodes in it, atomically."""
         self._handle.close()
         if order is not None:
             self.episodes = list(order)

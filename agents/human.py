@@ -70,10 +70,15 @@ class HumanAgent:
 
 
 def _read_line(prompt: str) -> str:
-    if not sys.stdin.isatty():
+    typed = sys.stdin.isatty()
+    if typed:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 - arrow keys and history for input()
+    try:
         line = input(prompt)
+    except EOFError:
+        print()  # leave the line of the prompt
+        raise
+    if not typed:
         print(printable(line).plain)  # a pipe does not echo what it sends
-        return line
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - arrow keys and history for input()
-    return input(prompt)
+    return line

@@ -47,7 +47,7 @@ class Budget:
             if value is not None and (
                 isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0
             ):
-                raise OVDError(f"budget {name}: expected a number above 0 or nothing, got {value!r}")
+                raise OVDError(f"budget {name}: expected a number above 0 or null, got {value!r}")
         if self.tokens is not None and self.count_tokens is None:
             raise OVDError("budget tokens: needs count_tokens, a function from text to a number")
 
@@ -62,7 +62,7 @@ class Budget:
         known = [f.name for f in fields(cls)]
         for name in value or {}:
             if name not in known:
-                raise OVDError(f"budget: unknown field {name!r}, expected one of {', '.join(known)}")
+                raise OVDError(f"budget: no field {name!r}, expected one of {', '.join(known)}")
         return cls(**{**defaults, **(value or {})})
 
 
@@ -97,7 +97,7 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         render_mode: "ansi" (``render`` returns the episode as text) or "human" (printed).
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 4}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}
 
     #: Options that ``reset`` understands.
     reset_options: ClassVar[tuple[str, ...]] = ("task", "split")

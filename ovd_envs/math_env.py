@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ovd_envs.env import Budget, Reply, TextEnv
 from ovd_envs.errors import OVDError
-from ovd_envs.grading import grade_message
+from ovd_envs.grading import extract_answer, grade_message
 from ovd_envs.math_tasks import ArithmeticTasks
+from ovd_envs.sources import task_source
 from ovd_envs.task import Task, TaskSource
 
 INSTRUCTION = "Give the final answer in \\boxed{}."
@@ -17,48 +19,77 @@ INSTRUCTION = "Give the final answer in \\boxed{}."
 FEEDBACK = {
     "wrong": "That is not right. Try again.",
     "timeout": "That answer could not be checked in time. Write it more simply.",
+    "too_long": "That answer is too long. Write it more simply.",
     "no_answer": f"No final answer found. {INSTRUCTION}",
 }
 
 
 class MathEnv(TextEnv):
-    """Mathematics with exactly graded answers: arithmetic levels, GSM8K, MATH, your own JSONL."""
+    """Mathematics with exactly graded answers: arithmetic levels, GSM8K, MATH, your own JSONL.
+
+    The answer is read from the student's message alone (see ``extract_answer``); the reward is 1
+    for a right one, whatever the attempt, and 0 otherwise. ``info`` tells the "outcome" ("right",
+    "wrong", "no_answer", "too_long", "timeout") and the "answer" that was read.
+
+    Args:
+        level: arithmetic level (see ``ArithmeticTasks``); "addition" where nothing is given.
+        source: instead of a level, a source, a JSONL file, or what ``task_source`` takes.
+        attempts: how often the student may answer one question, with feedback in between.
+        split: the split of the tasks to draw from.
+        budget: limits beside the attempts, a ``Budget`` or a mapping of its fields.
+        render_mode: "ansi" or "human".
+
+    Raises:
+        OVDError: for a bad option, naming it.
+    """
 
     def __init__(
         self,
-        level: str = "addition",
+        level: str | None = None,
         *,
-        source: TaskSource | str | None = None,
+        source: TaskSource | str | Path | Mapping[str, str | Path] | None = None,
         attempts: int = 1,
         split: str = "train",
         budget: Budget | Mapping[str, Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
-        if not isinstance(attempts, int) or attempts < 1:
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
             raise OVDError(f"attempts: expected a whole number of at least 1, got {attempts!r}")
-        tasks = source if isinstance(source, TaskSource) else ArithmeticTasks(level)
+        if level is not None and source is not None:
+            raise OVDError(f"level and source: expected one of the two, got {level!r}, {source!r}")
         self.attempts = attempts
         super().__init__(
-            tasks,
+            ArithmeticTasks(level or "addition") if source is None else task_source(source),
             split=split,
             budget=Budget.of(budget, turns=attempts),
             render_mode=render_mode,
         )
+        self._kind = self.tasks.grading or "math"
 
     def observe(self, task: Task) -> str:
         """The question, and where to put the answer."""
         return f"{task.question} {INSTRUCTION}"
 
     def respond(self, action: str) -> Reply:
-        """Grade the answer in ``action``; feedback (never the gold answer) while attempts remain."""
-        grade = grade_message(self.task.answers, action, kind=self.tasks.grading or "math")
-        info = {"outcome": grade.outcome, "answer": grade.extracted}
-        if grade.correct:
-            return Reply(reward=1.0, end="answered", info=info)
+        """Grade the answer in ``action``; feedback (never the gold answer) between attempts."""
+        outcome, answer, reward = self._grade(action)
+        info = {"outcome": outcome, "answer": answer}
+        if outcome == "right":
+            return Reply(reward=reward, end="answered", info=info)
         if self.turn >= self.attempts:
-            return Reply(end="no_answer" if grade.extracted is None else "answered", info=info)
-        return Reply(FEEDBACK[grade.outcome], info=info)
+            end = "no_answer" if outcome == "no_answer" else "answered"
+            return Reply(reward=reward, end=end, info=info)
+        return Reply(FEEDBACK[outcome], info=info)
 
     def gold_actions(self, task: Task, answer: str) -> tuple[str, ...]:
         """The gold answer in a box."""
         return (f"\\boxed{{{answer}}}",)
+
+    def _grade(self, action: str) -> tuple[str, str | None, float]:
+        """Outcome, the answer that was read, and the reward."""
+        answer = extract_answer(action)
+        score = self.tasks.score(self.task, answer) if answer is not None else None
+        if score is not None:
+            return "right" if score >= 1 else "wrong", answer, score
+        grade = grade_message(self.task.answers, action, kind=self._kind)
+        return grade.outcome, grade.extracted, float(grade.correct)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -89,7 +90,9 @@ class Registry(Generic[T]):
         except Exception as error:  # somebody else's module can fail in any way
             reason = f"{entry.target} does not load ({type(error).__name__}: {error})"
             self._entries[name] = replace(entry, error=reason)
-            raise RegistrationError(f"{self.kind} {name!r} from {entry.source}: {reason}") from error
+            raise RegistrationError(
+                f"{self.kind} {name!r} from {entry.source}: {reason}"
+            ) from error
         summary = entry.summary or (inspect.getdoc(loaded) or "").partition("\n")[0]
         self._entries[name] = replace(entry, target=loaded, summary=summary)
         return cast(T, loaded)
@@ -102,10 +105,9 @@ class Registry(Generic[T]):
         self._scan()
         for name, entry in list(self._entries.items()):
             if not entry.summary and not entry.error:
-                try:
+                # Where it fails, the entry tells why from now on.
+                with contextlib.suppress(RegistrationError):
                     self.get(name)
-                except RegistrationError:
-                    pass  # the entry now tells why
         return [self._entries[name] for name in sorted(self._entries)]
 
     def refresh(self) -> None:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from teachers.cache import VerdictCache
 from teachers.demonstrators import AgentDemonstrator, ScriptedSolver
+from teachers.llm_judge import LLMJudge
 from teachers.outcome_judge import OutcomeJudge
 from teachers.protocol import Demonstrator, Judge
+from teachers.registry import judges, make_judge
+from teachers.rubric import load_rubric
 from teachers.score import score
 from teachers.step_judge import StepJudge
 from teachers.verdict import MAX_SCORE, Verdict, VerdictError
+from teachers.verdict_log import read_verdicts
 
 __all__ = [
     "MAX_SCORE",
     "AgentDemonstrator",
     "Demonstrator",
     "Judge",
+    "LLMJudge",
     "OutcomeJudge",
     "ScriptedSolver",
     "StepJudge",
     "Verdict",
+    "VerdictCache",
     "VerdictError",
+    "judges",
+    "load_rubric",
+    "make_judge",
+    "read_verdicts",
     "score",
 ]

@@ -145,3 +145,28 @@ class _Named:
         finish = getattr(self._agent, "finish", None)
         if finish is not None:
             finish(episodes)
+
+
+def scripted_demonstrator(working: str = "direct") -> AgentDemonstrator:
+    """The demonstrator "scripted": see ``ScriptedSolver``."""
+    return AgentDemonstrator(ScriptedSolver(working))
+
+
+def model_demonstrator(
+    model: str,
+    *,
+    attempts: int = 1,
+    temperature: float = 0.7,
+    max_tokens: int = 256,
+    batch_size: int = 64,
+) -> AgentDemonstrator:
+    """The demonstrator "model": a language model (alias, folder or hub name) acts itself.
+
+    Raises ``OVDError`` where there is no such model.
+    """
+    import agents
+
+    student = agents.load_student(
+        model, temperature=temperature, max_tokens=max_tokens, batch_size=batch_size
+    )
+    return AgentDemonstrator(student, name=model, attempts=attempts, batch_size=batch_size)

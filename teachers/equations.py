@@ -64,8 +64,8 @@ class _Side:
         return sum(1 for kind, _ in self.expression if kind == NUMBER) < 2
 
 
-def equations(text: str, limit: int = 10_000) -> list[Equation]:
-    """The equations in ``text`` that can be checked, in order, at most ``limit``.
+def equations(text: str) -> list[Equation]:
+    """The equations in ``text`` that can be checked, in order.
 
     Linear in the length of ``text``. In a chain "a = b = c" each equal sign is one equation.
     """
@@ -78,8 +78,6 @@ def equations(text: str, limit: int = 10_000) -> list[Equation]:
             # "10/2 = <<10/2=5>>5" states the same thing twice.
             if equation is not None and not (found and found[-1] == equation):
                 found.append(equation)
-                if len(found) >= limit:
-                    break
     return found
 
 
@@ -110,11 +108,8 @@ def _equation(
                 left_value, correct = minus, True
     except NotArithmetic:
         return None, right
-    if not correct:
-        # "The last digit of 3^3 is 7."
-        derived = verb and left.first > 0 and tokens[left.first - 1].text.lower() == "of"
-        if derived or _units_differ(left.units + right.units):
-            return None, right
+    if not correct and _means_otherwise(tokens, at, left, right):
+        return None, right
     right_text = _written(right.expression)
     equation = Equation(
         text=f"{_written(left.expression)} = {right_text}",
@@ -125,6 +120,19 @@ def _equation(
         correct=correct,
     )
     return equation, right
+
+
+def _means_otherwise(tokens: Sequence[Token], at: int, left: _Side, right: _Side) -> bool:
+    """Whether words around a false equation tell that more is meant than its numbers say."""
+    before = [token.text.lower() for token in tokens[max(left.first - 2, 0) : left.first]]
+    if tokens[at].kind == VERB and before[-1:] == ["of"]:
+        return True  # "the last digit of 3^3 is 7"
+    part = len(left.expression) == 3 and left.expression[1][1] == "/"
+    if part and tokens[at].text != "=":
+        return True  # "4/7 is equal to 24 dollars"
+    if part and before[-1:] == ["and"] and evaluate(left.expression) < 1:
+        return True  # "12 x 1 and 1/4"
+    return _units_differ(left.units + right.units)
 
 
 def _left_side(tokens: Sequence[Token], at: int) -> _Side | None:
@@ -235,8 +243,8 @@ def _right_side(tokens: Sequence[Token], at: int) -> _Side | None:
                     units.append(_singular(tokens[i].text.lower()))
                     i += 1
                     continue
-                if i + 1 < end and tokens[i + 1].kind == WORD:
-                    return None  # "(3/4) * number of novels"
+                if i + 1 < end and tokens[i + 1].kind in (WORD, UNKNOWN):
+                    return None  # "(3/4) * number of novels", "(1/2) * |x|"
                 break
             taken.append(token)
             wants_operand = True
@@ -345,7 +353,7 @@ def _rounded(left: _Side, left_value: Fraction, right: _Side, right_value: Fract
     difference = abs(left_value - right_value)
     longest = max(_decimals(text) for _, text in (*left.expression, *right.expression))
     if longest >= 9:
-        return difference <= Fraction(1, 10**8) * max(1, abs(left_value))
+        return difference <= max(Fraction(1), abs(left_value)) / 10**8
     shown = _decimals(right.expression[-1][1])
     if not right.bare or shown < 2 or (left_value * 10**shown).denominator == 1:
         return False

@@ -59,7 +59,7 @@ _COMMANDS = {
     "fbox": "", "displaystyle": "", "quad": ";", "qquad": ";", "approx": "\u2248", "ne": "\u2260",
     "neq": "\u2260", "leq": "\u2264", "le": "\u2264", "geq": "\u2265", "ge": "\u2265",
     "implies": ";", "Rightarrow": ";", "Longrightarrow": ";", "rightarrow": ";", "to": ";",
-    "begin": ";", "end": ";", "therefore": ";", "lbrack": "(", "rbrack": ")", "lparen": "(",
+    "therefore": ";", "lbrack": "(", "rbrack": ")", "lparen": "(",
     "rparen": ")", ",": "", ";": "", "!": "", ":": "", " ": "", "(": "", ")": "", "$": "",
     "[": "\n", "]": "\n", "{": "(", "}": ")", "\\": "\n", "%": "%",
 }  # fmt: skip
@@ -69,7 +69,8 @@ _IN_WORDS = re.compile(
     r"\\(?:text|mathrm|mbox|textbf|mathbf|textit|rm)[a-z]{0,9}\s?\{([^{}\\]{0,200})\}"
 )
 _POWER = re.compile(r"(?<=[0-9)])\s?\*\*\s?(?=[0-9(-])")
-_BULLET = re.compile(r"(?m)^[ \t]{0,20}[-*+][ \t]+(?=\S)")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s?\{[^{}\\]{0,40}\}")
+_ITEM = re.compile(r"(?m)^[ \t]{0,20}(?:([-*+])|\(?[0-9]{1,3}[.)])[ \t]+(?=\S)")
 
 _NAMED_OPERATORS = {"plus": "+", "minus": "-", "times": "*", "x": "*", "X": "*"}
 #: Between two numbers without a blank: "12:30", "1.2.3", "160,0000".
@@ -85,14 +86,14 @@ def tokens(text: str) -> list[Token]:
         text = _plain(text)
     if "**" in text:
         text = _POWER.sub("^", text).replace("**", "")
-    if "\n" in text or text[:1] in "-*+ ":
-        text = _BULLET.sub(BULLET, text)
+    text = _ITEM.sub(lambda match: BULLET if match[1] else ";", text)
     return _named(_scan(text))
 
 
 def _plain(text: str) -> str:
     """TeX as plain arithmetic; a command that is not understood becomes the unknown sign."""
     text = text.replace(",\\!", ",").replace("{,}", ",")
+    text = _ENVIRONMENT.sub(";", text)
     text = _IN_WORDS.sub(r" \1 ", text)
     for _ in range(3):  # fractions within fractions, from the inside out
         text, count = _FRACTION.subn(_fraction, text)
@@ -155,7 +156,7 @@ def _named(found: list[Token]) -> list[Token]:
             elif lower in ("equals", "equal"):
                 if lower == "equal" and result and result[-1].text.lower() in ("is", "are"):
                     result.pop()
-                token = Token(EQUALS, "=", token.start, token.end)
+                token = Token(EQUALS, lower, token.start, token.end)
             elif lower == "to" and result and result[-1].kind == EQUALS:
                 continue
             elif lower in _VERBS:
@@ -173,12 +174,9 @@ def _named(found: list[Token]) -> list[Token]:
         elif kind == OPERATOR and text == "**":
             token = Token(OPERATOR, "^", token.start, token.end)
         elif kind == BREAK and text in _WITHIN_NUMBERS and 0 < i < last:
-            before, after = found[i - 1], found[i + 1]
-            if (
-                before.kind == after.kind == NUMBER
-                and before.end == token.start
-                and token.end == after.start
-            ):
+            left, right = found[i - 1], found[i + 1]
+            touching = left.end == token.start and token.end == right.start
+            if touching and left.kind == right.kind == NUMBER:
                 token = Token(UNKNOWN, text, token.start, token.end)
         result.append(token)
     return result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.episode import Episode
@@ -24,6 +23,7 @@ def score(
     *,
     cache: VerdictCache | None = None,
     progress: Callable[[Verdict], None] | None = None,
+    settled: Callable[[int, Verdict], None] | None = None,
 ) -> list[Verdict]:
     """Verdicts of ``judge`` on ``episodes``, in the order of ``episodes``.
 
@@ -31,12 +31,15 @@ def score(
     become error verdicts of the episodes concerned, as does an episode that ended in an error.
     Verdicts on unknown ids are dropped. ``cache`` is asked first (if the judge has a
     ``fingerprint``) and told after every batch, so that an interrupt loses one batch at most.
-    ``progress`` is called with every verdict as it comes.
+    ``progress`` is called with every verdict as it comes, ``settled`` with the position of its
+    episode as well.
     """
     verdicts: dict[int, Verdict] = {}
 
     def settle(position: int, verdict: Verdict) -> None:
         verdicts[position] = verdict
+        if settled is not None:
+            settled(position, verdict)
         if progress is not None:
             progress(verdict)
 
@@ -79,8 +82,8 @@ def _batches(episodes: Sequence[Episode], waiting: list[int], size: int) -> Iter
 def _ask(judge: Judge, episodes: Sequence[Episode]) -> list[Verdict]:
     """The judge's verdicts on ``episodes`` (ids all different), every failure made an error."""
     try:
-        answers = list(judge.judge(episodes))
-    except Exception as error:
+        answers: list[object] = list(judge.judge(episodes))
+    except Exception as error:  # noqa: BLE001 - a judge fails in any way; each failure is told
         told = f"the judge failed: {type(error).__name__}: {error}"
         return [_failure(judge, episode, told) for episode in episodes]
     by_id: dict[str, list[Verdict]] = {}
@@ -109,8 +112,3 @@ def _ask(judge: Judge, episodes: Sequence[Episode]) -> list[Verdict]:
 def _failure(judge: Judge, episode: Episode, error: str) -> Verdict:
     one_line = " ".join(error.split())[:500]
     return Verdict(episode=episode.id, judge=judge.name, score=None, error=one_line)
-
-
-def rename(verdict: Verdict, episode: Episode) -> Verdict:
-    """The same verdict, on an episode with the same content and another id."""
-    return replace(verdict, episode=episode.id)

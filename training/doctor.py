@@ -45,8 +45,6 @@ def check_python() -> Check:
     """The interpreter and its environment."""
     version = platform.python_version()
     where = "virtual environment" if sys.prefix != sys.base_prefix else "no virtual environment"
-    if sys.version_info < (3, 11):
-        return Check("python", "fail", version, "install Python 3.11 or newer")
     return Check("python", "ok", f"{version}, {where} {sys.prefix}")
 
 

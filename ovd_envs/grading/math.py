@@ -11,7 +11,7 @@ from functools import lru_cache
 from ovd_envs.errors import TaskError
 from ovd_envs.grading.extract import extract_answer
 from ovd_envs.grading.number import parse_decimal_comma, parse_number, parse_quantity
-from ovd_envs.grading.pool import shared_pool
+from ovd_envs.grading.pool import Expired, shared_pool
 
 #: Seconds that one pair may take, from the moment at which a worker process takes it up.
 DEADLINE = 5.0
@@ -79,12 +79,15 @@ def grade_math(
         verdict = _compare_plainly(gold, target, answer, value)
         if verdict is not None:
             return _grade(verdict, answer)
+        # A unit after the number, or the last of several boxes.
+        last = extract_answer(answer) or answer
+        if target is not None and parse_quantity(last) == target:
+            return Grade(True, "right", last)
     if not answer.strip():
         return Grade(False, "no_answer")
     if len(answer) > MAX_CHARACTERS:
         return Grade(False, "too_long", answer[:MAX_CHARACTERS])
-    outcome = shared_pool().compare(gold, answer, asdict(equality), deadline=deadline)
-    return Grade(outcome == "right", outcome, answer)
+    return _compare_by_algebra(gold, answer, equality, deadline)
 
 
 def grade_message(golds: Sequence[str], message: str, *, kind: str = "math") -> Grade:
@@ -111,6 +114,31 @@ def _grade(correct: bool, answer: str) -> Grade:
 @lru_cache(maxsize=4096)
 def _gold_number(gold: str) -> Fraction | None:
     return parse_number(gold)
+
+
+def _compare_by_algebra(gold: str, answer: str, equality: Equality, deadline: float) -> Grade:
+    request = {"kind": "math", "gold": gold, "answer": answer, "rules": asdict(equality)}
+    try:
+        reply = shared_pool().ask(request, deadline=deadline)
+    except Expired as error:
+        if error.phase == "gold" or not _is_tractable(gold, deadline):
+            raise TaskError(
+                f"gold answer {gold[:80]!r}: cannot be read, or compared even with 0, "
+                f"within {deadline:g} s"
+            ) from error
+        return Grade(False, "timeout", answer)
+    return _grade(bool(reply.get("correct")), answer)
+
+
+@lru_cache(maxsize=1024)
+def _is_tractable(gold: str, deadline: float) -> bool:
+    """Whether ``gold`` can be compared at all: otherwise it is to blame, not the answer."""
+    request = {"kind": "math", "gold": gold, "answer": "0", "rules": asdict(_MATHEMATICS)}
+    try:
+        shared_pool().ask(request, deadline=deadline)
+    except Expired:
+        return False
+    return True
 
 
 #: More digits after the point than this: the number may stand for one that it only approximates.

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 _BLANK = "[ \u00a0\u202f]"
 #: 1,234  1{,}234  1\,234  1 234
-_DIGITS = rf"(?:\d{{1,3}}(?:(?:,|\{{,\}}|\\,|\\!|,\\!|{_BLANK}|\\ )\d{{3}})+(?!\d)|\d+)"
+_DIGITS = rf"(?:[1-9]\d{{0,2}}(?:(?:,|\{{,\}}|\\,|\\!|,\\!|{_BLANK}|\\ )\d{{3}})+(?!\d)|\d+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.\d*)?|\.\d+)"
 _NUMBER = re.compile(
     rf"(?P<sign>[-+\u2212]?)\s*(?P<value>{_DECIMAL})"
@@ -72,7 +72,7 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def parse_quantity(text: str) -> Fraction | None:
-    """The number in ``text``, which may carry a unit or a percent sign; ``None`` for anything else."""
+    """The number in ``text``, which may carry a unit or a percent sign; ``None`` otherwise."""
     if len(text) > MAX_CHARACTERS:
         return None
     value = parse_number(text)

@@ -18,13 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ovd_envs.errors import OVDError, TaskError
+from ovd_envs.errors import OVDError
 
-#: Seconds for a worker to start (imports included) on a machine that is busy.
+#: Seconds for a worker to start, or to load what a request needs, on a machine that is busy.
 _START_LIMIT = 120.0
-
-#: Seconds between a request and the worker's word that it has begun; it does so at once.
-_BEGIN_LIMIT = 30.0
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _CODE = (
@@ -32,8 +29,8 @@ _CODE = (
 )
 
 
-class _Gone(Exception):
-    """The worker has ended, or does not answer in time."""
+class Expired(Exception):
+    """A request used up its time or memory; ``phase`` ("gold" or "answer") tells on what."""
 
     def __init__(self, phase: str) -> None:
         super().__init__(phase)
@@ -45,9 +42,9 @@ class _Worker:
 
     def __init__(self) -> None:
         # Not multiprocessing: "fork" copies the threads of torch half, and "spawn" runs the
-        # user's main script again.
+        # user's main script again. -P: no module of the current folder stands in for Python's.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CODE],
+            [sys.executable, "-P", "-c", _CODE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -55,25 +52,35 @@ class _Worker:
         )
         self._in = cast(BinaryIO, self._process.stdin)
         self._out = cast(BinaryIO, self._process.stdout)
+        self._poll = select.poll()
+        self._poll.register(self._out, select.POLLIN)
         self._buffer = b""
         try:
-            self._wait_for("ready", "start", _START_LIMIT)
-        except _Gone as error:
+            if self._next(time.monotonic() + _START_LIMIT)["phase"] != "ready":
+                raise EOFError
+        except (EOFError, TimeoutError) as error:
             self.kill()
-            raise OVDError("math grader: its worker process did not start") from error
+            raise OVDError("grader: its worker process did not start") from error
+        except BaseException:
+            self.kill()
+            raise
 
-    def compare(self, request: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-        """The worker's last word on a pair. Raises ``_Gone`` with the phase that was under way."""
+    def ask(self, request: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        """The worker's last word on a request. Raises ``Expired``."""
+        phase = "gold"
+        end = time.monotonic() + _START_LIMIT
         try:
             self._in.write(json.dumps(request).encode() + b"\n")
-        except OSError as error:
-            raise _Gone("idle") from error
-        self._wait_for("start", "idle", _BEGIN_LIMIT)
-        end = time.monotonic() + deadline
-        message = self._line("gold", end)
-        if message["phase"] == "done":
-            return message
-        return self._line("answer", end)
+            while True:
+                message = self._next(end)
+                if message["phase"] == "start":
+                    end = time.monotonic() + deadline
+                elif message["phase"] == "done":
+                    return message
+                else:
+                    phase = message["phase"]
+        except (EOFError, TimeoutError, OSError) as error:
+            raise Expired(phase) from error
 
     def kill(self) -> None:
         """End the process at once."""
@@ -82,31 +89,22 @@ class _Worker:
         self._out.close()
         self._process.wait()
 
-    def _wait_for(self, phase: str, now: str, limit: float) -> None:
-        message = self._line(now, time.monotonic() + limit)
-        if message.get("phase") != phase:
-            raise _Gone(now)
-
-    def _line(self, phase: str, end: float) -> dict[str, Any]:
-        """The next message, until the monotonic time ``end``."""
+    def _next(self, end: float) -> dict[str, Any]:
+        """The next message, waited for until the monotonic time ``end``."""
         while b"\n" not in self._buffer:
             left = end - time.monotonic()
-            if left <= 0 or not select.select([self._out], [], [], left)[0]:
-                raise _Gone(phase)
+            if left <= 0 or not self._poll.poll(left * 1000):
+                raise TimeoutError
             data = os.read(self._out.fileno(), 65536)
             if not data:
-                raise _Gone(phase)
+                raise EOFError
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return cast(dict[str, Any], json.loads(line))
 
 
 class WorkerPool:
-    """Up to ``size`` workers, started as they are needed; safe to use from many threads.
-
-    A pair's deadline runs from the moment at which a worker takes it up: neither the start of a
-    worker nor the time in the queue counts.
-    """
+    """Up to ``size`` workers, started as they are needed; safe to use from many threads."""
 
     def __init__(self, size: int | None = None) -> None:
         self.size = size or max(1, min(4, os.cpu_count() or 1))
@@ -114,32 +112,24 @@ class WorkerPool:
         self._idle: list[_Worker] = []
         self._lock = threading.Lock()
 
-    def compare(
-        self, gold: str, answer: str, rules: Mapping[str, Any], *, deadline: float
-    ) -> str:
-        """ "right", "wrong", or "timeout" where ``answer`` used up its time or memory.
+    def ask(self, request: Mapping[str, Any], *, deadline: float) -> dict[str, Any]:
+        """The reply to a request (see ``ovd_envs.grading.worker``).
 
-        Raises ``TaskError`` where the gold answer did so.
+        ``deadline`` (seconds) runs from the moment at which a worker takes the request up: neither
+        the start of a worker nor the time in the queue counts. Raises ``Expired`` where it, or the
+        memory of the worker, was used up.
         """
-        request = {"gold": gold, "answer": answer, "rules": dict(rules)}
         with self._free:
             worker = self._take()
             try:
-                message = worker.compare(request, deadline)
-            except _Gone as error:
-                worker.kill()
-                if error.phase == "gold":
-                    raise TaskError(
-                        f"gold answer {gold[:80]!r}: cannot be read within {deadline:g} s"
-                    ) from error
-                return "timeout"
+                message = worker.ask(request, deadline)
             except BaseException:
-                # Interrupted between question and answer: the next answer would be this one's.
+                # Also where we were interrupted: its next word would answer this request.
                 worker.kill()
                 raise
             with self._lock:
                 self._idle.append(worker)
-        return "right" if message["correct"] else "wrong"
+        return message
 
     def close(self) -> None:
         """End the idle workers; the pool starts new ones where it is used again."""

@@ -1,8 +1,8 @@
-"""The child process of the slow path: math-verify on one pair at a time.
+"""The child process of the slow path: computer algebra on one answer at a time.
 
-Started by ``ovd_envs.grading.pool``; speaks lines of JSON. For each pair that it reads it writes
-``{"phase": "start"}`` (from here its deadline runs), ``{"phase": "gold"}`` (the gold answer has
-been read, what follows is due to the student's) and ``{"phase": "done", "correct": ...}``.
+Started by ``ovd_envs.grading.pool``; speaks lines of JSON. For each request that it reads it
+writes ``{"phase": "start"}`` (from here its deadline runs), ``{"phase": "answer"}`` (what follows
+is due to the student's answer and no longer to the gold one) and ``{"phase": "done", ...}``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,8 @@ _MEMORY = 3 * 2**30
 _ANCHOR = re.compile(r"(?<!\\)\$|\\\(|\\\[|boxed|\banswer\b", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z']{2,}\s+[A-Za-z']{2,}")
 _JOINING = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
+
+Say = Callable[[str], None]
 
 
 def read(text: str) -> list[Any]:
@@ -43,24 +46,50 @@ def _read_gold(gold: str) -> tuple[Any, ...]:
     return tuple(read(gold))
 
 
-def same(gold: str, answer: str, rules: dict[str, Any]) -> bool:
+def compare(request: dict[str, Any], say: Say) -> dict[str, Any]:
     """Whether ``answer`` equals ``gold`` (which comes first: the order matters to math-verify)."""
     from math_verify import verify
 
-    return bool(
-        verify(
-            list(_read_gold(gold)),
-            read(answer),
-            float_rounding=rules["decimals"],
-            strict=rules["strict"],
-            allow_set_relation_comp=rules["relations_as_sets"],
-            timeout_seconds=None,  # the parent kills this process at the deadline
-        )
+    rules = request["rules"]
+    gold = list(_read_gold(request["gold"]))
+    say("answer")
+    correct = verify(
+        gold,
+        read(request["answer"]),
+        float_rounding=rules["decimals"],
+        strict=rules["strict"],
+        allow_set_relation_comp=rules["relations_as_sets"],
+        timeout_seconds=None,  # the parent kills this process at the deadline
     )
+    return {"correct": bool(correct)}
+
+
+@lru_cache(maxsize=8)
+def _dataset(name: str, config: str) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(name, **json.loads(config))
+
+
+def score(request: dict[str, Any], say: Say) -> dict[str, Any]:
+    """The score that a Reasoning Gym dataset gives an answer to one of its items."""
+    dataset = _dataset(request["dataset"], request["config"])
+    entry = dataset[request["index"]]
+    say("answer")
+    return {"score": float(dataset.score_answer(answer=request["answer"], entry=entry))}
+
+
+_KINDS = {"math": compare, "reasoning-gym": score}
+
+
+def _prepare(request: dict[str, Any]) -> None:
+    """What is slow but not the answer's doing, before the deadline runs."""
+    if request["kind"] == "reasoning-gym":
+        _dataset(request["dataset"], request["config"])
 
 
 def serve() -> None:
-    """Grade pairs from standard input until it ends."""
+    """Answer requests from standard input until it ends."""
     # Ctrl-C reaches every process of the terminal; the parent decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -68,25 +97,23 @@ def serve() -> None:
     logging.disable(logging.CRITICAL)
     # What a library prints must not get between the lines of the protocol.
     out = os.fdopen(os.dup(1), "w", buffering=1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
-    import math_verify  # noqa: F401 - takes seconds: before the first deadline, not in it
+    import math_verify  # noqa: F401 - takes a second: before the first deadline, not in it
 
-    def say(**message: Any) -> None:
-        out.write(json.dumps(message) + "\n")
+    def say(phase: str, **more: Any) -> None:
+        out.write(json.dumps({"phase": phase, **more}) + "\n")
         out.flush()
 
-    say(phase="ready")
+    say("ready")
     for line in sys.stdin:
         request = json.loads(line)
-        say(phase="start")
         try:
-            _read_gold(request["gold"])
-            say(phase="gold")
-            say(phase="done", correct=same(request["gold"], request["answer"], request["rules"]))
+            _prepare(request)
+            say("start")
+            say("done", **_KINDS[request["kind"]](request, say))
         except MemoryError:
             # The heap may be in pieces: a fresh process is cheaper than a doubtful one.
             os._exit(1)
-        except Exception as error:  # math-verify raises anything on odd input; the pair is wrong
-            say(phase="done", correct=False, error=f"{type(error).__name__}: {error}"[:200])
+        except Exception as error:  # noqa: BLE001 - on odd input these libraries raise anything
+            say("done", error=f"{type(error).__name__}: {error}"[:300])

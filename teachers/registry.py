@@ -1,0 +1,100 @@
+"""Judges and demonstrators by name, those of installed packages among them.
+
+Entry points: "ovd.judges" and "ovd.demonstrators".
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ovd_envs.errors import OVDError
+from ovd_envs.registry import Registry
+from teachers.protocol import Demonstrator, Judge
+
+#: A name stands for a class or function that returns a judge; its keyword arguments are the
+#: judge's options.
+judges: Registry[Callable[..., Judge]] = Registry("ovd.judges", "judge")
+
+judges.register(
+    "steps",
+    "teachers.step_judge:StepJudge",
+    "mathematics: checks the episode's equations and its answer; needs no model",
+)
+judges.register(
+    "outcome",
+    "teachers.outcome_judge:OutcomeJudge",
+    "9 x the environment's reward",
+)
+judges.register(
+    "llm",
+    "teachers.llm_judge:load_llm_judge",
+    "a language model with a rubric (options model, rubric, reduce, reply, ...)",
+)
+
+#: The same for demonstrators.
+demonstrators: Registry[Callable[..., Demonstrator]] = Registry("ovd.demonstrators", "demonstrator")
+
+demonstrators.register(
+    "scripted",
+    "teachers.demonstrators:scripted_demonstrator",
+    "writes the solution that a task carries, in varied wording; needs no model",
+)
+demonstrators.register(
+    "model",
+    "teachers.demonstrators:model_demonstrator",
+    "a language model that acts in the same environment, best of n (options model, attempts, ...)",
+)
+
+
+def make_judge(name: str, **options: Any) -> Judge:
+    """The judge registered as ``name``, made with ``options``.
+
+    Raises ``RegistrationError`` for an unknown name and ``OVDError`` for an option that the judge
+    does not have.
+    """
+    judge = _make(judges, name, options)
+    if not isinstance(judge, Judge):
+        raise OVDError(
+            f"judge {name!r}: expected an object with 'name' and 'judge(episodes)', "
+            f"got {type(judge).__name__}"
+        )
+    return judge
+
+
+def make_demonstrator(name: str, **options: Any) -> Demonstrator:
+    """The demonstrator registered as ``name``, made with ``options``. Raises as ``make_judge``."""
+    demonstrator = _make(demonstrators, name, options)
+    if not isinstance(demonstrator, Demonstrator):
+        raise OVDError(
+            f"demonstrator {name!r}: expected an object with 'name' and 'demonstrate(...)', "
+            f"got {type(demonstrator).__name__}"
+        )
+    return demonstrator
+
+
+def _make(registry: Registry[Callable[..., Any]], name: str, options: dict[str, Any]) -> Any:
+    factory = registry.get(name)
+    try:
+        inspect.signature(factory).bind(**options)
+    except (TypeError, ValueError) as error:
+        known = _options_of(factory)
+        unknown = sorted(set(options) - set(known))
+        if not unknown:
+            raise OVDError(f"{registry.kind} {name!r}: {error}") from error
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        raise OVDError(
+            f"{registry.kind} {name!r}: no option {unknown[0]!r}; {hint}"
+        ) from error
+    return factory(**options)
+
+
+def _options_of(factory: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

@@ -1,0 +1,213 @@
+"""Every algorithm is a choice of rows: functions from groups to what the trainer eats.
+
+``ovd`` is On-policy Verbal Distillation (arXiv 2601.21968), ``grpo`` learns from the outcome
+alone, ``sft`` imitates the demonstrator. Register your own in ``algorithms`` or under the
+entry-point group ``ovd.algorithms``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from agents.dialect import ChatDialect
+from agents.episode import Episode
+from ovd_envs.registry import Registry
+from training.groups import Group, Judged
+from training.rows import Row, episode_rows, merge_rows
+
+#: Keeps a division by the standard deviation finite.
+EPSILON = 1e-4
+
+Scale = Literal["none", "group"]
+
+
+class Algorithm(Protocol):
+    """What to ask of the teachers for a group, and which rows it becomes."""
+
+    needs_judge: bool
+    needs_demonstrator: bool
+
+    def slots(self, group: Group) -> list[int]:
+        """Positions in ``group.student`` for which a demonstration is wanted."""
+        ...
+
+    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
+        """The rows of a step."""
+        ...
+
+
+def advantages(rewards: Sequence[float], baseline_of: Sequence[float], scale: Scale) -> list[float]:
+    """(R - mean) for each reward, the mean taken over ``baseline_of``.
+
+    With ``scale`` "group" divided by the standard deviation (ddof 1) of the same episodes plus
+    1e-4; where that deviation is 0, every advantage is 0. DeepSeekMath, arXiv 2402.03300, eq. 3.
+    """
+    mean = math.fsum(baseline_of) / len(baseline_of)
+    if scale == "none":
+        return [reward - mean for reward in rewards]
+    squares = math.fsum((reward - mean) ** 2 for reward in baseline_of)
+    deviation = math.sqrt(squares / (len(baseline_of) - 1)) if len(baseline_of) > 1 else 0.0
+    if deviation == 0:
+        return [0.0] * len(rewards)
+    return [(reward - mean) / (deviation + EPSILON) for reward in rewards]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OVD(_Options):
+    """On-policy Verbal Distillation: accept what the judge scores theta or more, replace the rest.
+
+    ``replace: whole`` puts a demonstrator's episode in the place of a rejected one, ``drop``
+    leaves the place empty. ``keep_rejected`` leaves the student's rejected episode in the group
+    too. ``baseline: group`` is the mean reward of the final mixed group, ``student`` of the
+    student's own episodes before replacement.
+    """
+
+    theta: float = Field(default=7, ge=0, le=10)
+    replace: Literal["whole", "drop"] = "whole"
+    keep_rejected: bool = False
+    baseline: Literal["group", "student"] = "student"
+    scale: Scale = "none"
+
+    @model_validator(mode="after")
+    def _check(self) -> OVD:
+        if self.baseline == "student" and self.scale == "group":
+            raise ValueError(
+                "baseline: student goes with scale: none (an all-wrong group has deviation 0, "
+                "and its teacher's advantage would drown the others)"
+            )
+        return self
+
+    @property
+    def needs_judge(self) -> bool:
+        return True
+
+    @property
+    def needs_demonstrator(self) -> bool:
+        return self.replace == "whole"
+
+    def accepted(self, judged: Judged) -> bool:
+        """Whether the verdict reaches theta. Raises ``VerdictError`` for a failed judge."""
+        if judged.verdict is None:
+            raise ValueError(f"episode {judged.episode.id!r} was not judged")
+        return judged.verdict.accepted(self.theta)
+
+    def slots(self, group: Group) -> list[int]:
+        """The rejected episodes' places; a failed judge rejects nothing."""
+        if self.replace == "drop":
+            return []
+        usable = {id(judged) for judged in group.usable}
+        return [
+            place
+            for place, judged in enumerate(group.student)
+            if id(judged) in usable and not self.accepted(judged)
+        ]
+
+    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
+        """The rows of the final mixed groups, equal ones merged."""
+        rows: list[Row] = []
+        for number, group in enumerate(groups):
+            rows += self._group_rows(number, group, dialect)
+        return merge_rows(rows)
+
+    def _group_rows(self, number: int, group: Group, dialect: ChatDialect) -> list[Row]:
+        usable = group.usable
+        if len(usable) < 2:
+            return []
+        own = [judged.episode.reward for judged in usable]
+        students = [j.episode for j in usable if self.keep_rejected or self.accepted(j)]
+        teachers = useful_demonstrations(group) if self.replace == "whole" else []
+        mixed = [*students, *teachers]
+        if not mixed:
+            return []
+        rewards = [episode.reward for episode in mixed]
+        gains = advantages(rewards, own if self.baseline == "student" else rewards, self.scale)
+        return _rows(number, students, teachers, gains, dialect)
+
+
+class GRPO(_Options):
+    """Group-relative policy optimisation (arXiv 2402.03300): the outcome alone, no teacher."""
+
+    scale: Scale = "group"
+
+    @property
+    def needs_judge(self) -> bool:
+        return False
+
+    @property
+    def needs_demonstrator(self) -> bool:
+        return False
+
+    def slots(self, group: Group) -> list[int]:
+        """None: nobody demonstrates."""
+        return []
+
+    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
+        """Every episode of the student with its reward against the group's."""
+        rows: list[Row] = []
+        for number, group in enumerate(groups):
+            episodes = [judged.episode for judged in group.usable]
+            if len(episodes) < 2:
+                continue
+            rewards = [episode.reward for episode in episodes]
+            gains = advantages(rewards, rewards, self.scale)
+            rows += _rows(number, episodes, [], gains, dialect)
+        return merge_rows(rows)
+
+
+class SFT(_Options):
+    """Imitation: a demonstrator's episode for every slot, every advantage 1."""
+
+    @property
+    def needs_judge(self) -> bool:
+        return False
+
+    @property
+    def needs_demonstrator(self) -> bool:
+        return True
+
+    def slots(self, group: Group) -> list[int]:
+        """All of them."""
+        return list(range(len(group.student)))
+
+    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
+        """The demonstrator's episodes."""
+        rows: list[Row] = []
+        for number, group in enumerate(groups):
+            teachers = [e for _, e in sorted(group.teacher.items()) if e.error is None]
+            rows += _rows(number, [], teachers, [1.0] * len(teachers), dialect)
+        return merge_rows(rows)
+
+
+def useful_demonstrations(group: Group) -> list[Episode]:
+    """The demonstrator's episodes whose reward exceeds the mean of the student's own."""
+    own = [judged.episode.reward for judged in group.usable]
+    mean = math.fsum(own) / len(own) if own else 0.0
+    return [e for _, e in sorted(group.teacher.items()) if e.error is None and e.reward > mean]
+
+
+def _rows(
+    number: int,
+    students: Sequence[Episode],
+    teachers: Sequence[Episode],
+    gains: Sequence[float],
+    dialect: ChatDialect,
+) -> list[Row]:
+    """Rows of the student's episodes and the teacher's; ``gains`` in that order."""
+    rows: list[Row] = []
+    for place, (episode, gain) in enumerate(zip([*students, *teachers], gains, strict=True)):
+        teacher = place >= len(students)
+        rows += episode_rows(number, episode, gain, dialect, teacher=teacher)
+    return rows
+
+
+algorithms: Registry[type[BaseModel]] = Registry("ovd.algorithms", kind="algorithm")
+algorithms.register("ovd", OVD, "On-policy Verbal Distillation: verbal rejection and replacement.")
+algorithms.register("grpo", GRPO, "Group-relative policy optimisation on the outcome alone.")
+algorithms.register("sft", SFT, "Imitation of the demonstrator, every advantage 1.")

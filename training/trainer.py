@@ -1,0 +1,400 @@
+"""The loop: act, judge, demonstrate, choose rows, step, keep. Data flow one way."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+import ovd_envs
+from agents.episode import Episode
+from agents.rollout import rollout
+from agents.student import Student
+from agents.transformers_backend import TransformersBackend, choose_dtype, load_model
+from ovd_envs.task import Task, TaskSource
+from teachers.protocol import Demonstrator, Judge
+from teachers.registry import make_demonstrator, make_judge
+from teachers.score import score
+from training.algorithms import Algorithm, algorithms, useful_demonstrations
+from training.checkpoint import read_checkpoint, write_checkpoint
+from training.config import Config, ConfigError, parse_options
+from training.evaluate import evaluate
+from training.groups import Group, group_episodes
+from training.learner import Learner
+from training.rows import Row
+from training.run import Run, RunError
+
+
+class Reporter(Protocol):
+    """Who is told what happens, for a display."""
+
+    def phase(self, name: str, total: int) -> None:
+        """Something of ``total`` parts begins: "acting", "learning", "evaluating", ..."""
+
+    def advance(self) -> None:
+        """One more part of the phase is done."""
+
+    def stepped(self, metrics: dict[str, Any]) -> None:
+        """A step has ended."""
+
+    def evaluated(self, result: dict[str, Any]) -> None:
+        """An evaluation has ended; ``result`` holds its "step" too."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def phase(self, name: str, total: int) -> None: ...
+    def advance(self) -> None: ...
+    def stepped(self, metrics: dict[str, Any]) -> None: ...
+    def evaluated(self, result: dict[str, Any]) -> None: ...
+
+
+class Trainer:
+    """Trains the student of ``config`` in the run folder ``path``.
+
+    With ``resume`` a run that is there already goes on exactly where it stopped: from its last
+    checkpoint the kept groups of later steps are replayed, to the same bits on a CPU. Raises
+    ``OVDError`` for whatever the configuration names that is not there.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        path: str | Path,
+        *,
+        resume: bool = False,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.run = Run(path)
+        self.resuming = resume and self.run.exists
+        self.config = _same_config(self.run.config(), config) if self.resuming else config
+        self.reporter: Reporter = reporter or Silent()
+        self.algorithm = _algorithm(self.config)
+        self.env = ovd_envs.make(self.config.env, **self.config.env_options)
+        self.judge, self.demonstrator = _teachers(self.config, self.algorithm)
+
+    def train(self) -> dict[str, Any]:
+        """Train to the last step; the summary that is also written to the run."""
+        with self.run.locked():
+            self._prepare()
+            self._evaluate(0)
+            for step in range(1, self.config.optimizer.steps + 1):
+                if step > self.restored:
+                    self._step(step)
+                    self._checkpoint(step)
+                self._evaluate(step)
+            summary = self._summary()
+            self.run.save_summary(summary)
+        return summary
+
+    def _prepare(self) -> None:
+        """Load the student, begin or reopen the run, and restore the last checkpoint."""
+        config = self.config
+        device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        facts = self.run.facts() if self.resuming else {}
+        threads = facts.get("threads") or config.threads or torch.get_num_threads()
+        torch.set_num_threads(threads)
+        dtype = facts.get("dtype") or str(choose_dtype(config.dtype, device)).removeprefix("torch.")
+        torch.manual_seed(config.seed)
+        model, tokenizer, place = load_model(config.student, dtype=dtype, device=device)
+        if config.optimizer.lora:
+            model = _with_lora(model, config)
+        self.backend = TransformersBackend(
+            model, tokenizer, name=config.student, batch_size=config.rollout.batch_size
+        )
+        if not self.resuming:
+            names = ("ovd", "torch", "transformers", "peft", "gymnasium")
+            self.run.create(
+                config,
+                {
+                    "dtype": dtype,
+                    "threads": threads,
+                    "device": device,
+                    "model": place,
+                    "machine": platform.processor() or platform.machine(),
+                    "versions": {name: metadata.version(name) for name in names},
+                },
+            )
+        self.learner = Learner(model, config.optimizer, temperature=config.rollout.temperature)
+        self.run.cut_torn_line()
+        self.logged = {row["step"]: row for row in self.run.metrics()}
+        self.restored, self.checkpoint_seconds = 0, 0.0
+        if found := self.run.checkpoints():
+            self.restored = read_checkpoint(found[-1][1], self.learner)
+            self.backend.weights_changed()
+
+    def _step(self, step: int) -> None:
+        """One step: groups (kept ones, where this step was begun before), rows, update."""
+        began = time.perf_counter()
+        groups = self.run.groups(step)
+        if groups is None:
+            groups = self._collect(step)
+            self.run.save_groups(step, groups)
+        collected = time.perf_counter()
+        rows = self.algorithm.rows(groups, self.backend.dialect)
+        self.reporter.phase("learning", 0)
+        learned = self.learner.step(rows, step)
+        self.backend.weights_changed()
+        ended = time.perf_counter()
+        if step in self.logged:  # replayed: its line is there already
+            return
+        tokens = sum(j.episode.num_sampled_tokens for group in groups for j in group.student)
+        metrics = {
+            "step": step,
+            **group_metrics(self.algorithm, groups, rows),
+            **learned,
+            "time": {
+                "collect": collected - began,
+                "learn": ended - collected,
+                "checkpoint": self.checkpoint_seconds,
+                "tokens_per_second": tokens / (collected - began),
+            },
+        }
+        self.checkpoint_seconds = 0.0
+        self.run.add_metrics(metrics)
+        self.logged[step] = metrics
+        self.reporter.stepped(metrics)
+
+    def _collect(self, step: int) -> list[Group]:
+        """The student acts, the judge reads, the demonstrator fills the wanted places."""
+        config = self.config
+        tasks = training_tasks(self.env.tasks, config, step)
+        self.reporter.phase("acting", len(tasks) * config.rollout.group_size)
+        student = Student(
+            self.backend,
+            temperature=config.rollout.temperature,
+            max_tokens=config.rollout.max_tokens,
+            max_context=config.rollout.max_context,
+        )
+        episodes = rollout(
+            student,
+            config.env,
+            tasks,
+            group_size=config.rollout.group_size,
+            seed=config.seed,
+            step=step,
+            env_options=config.env_options,
+            batch_size=config.rollout.batch_size,
+            progress=lambda _: self.reporter.advance(),
+        )
+        verdicts = None
+        if self.judge is not None:
+            self.reporter.phase("judging", len(episodes))
+            verdicts = score(self.judge, episodes, progress=lambda _: self.reporter.advance())
+        groups = group_episodes(episodes, verdicts)
+        if self.demonstrator is not None:
+            self._demonstrate(groups)
+        return groups
+
+    def _demonstrate(self, groups: Sequence[Group]) -> None:
+        wanted = [(group, slot) for group in groups for slot in self.algorithm.slots(group)]
+        if not wanted or self.demonstrator is None:
+            return
+        self.reporter.phase("demonstrating", len(wanted))
+        shown = self.demonstrator.demonstrate(
+            self.config.env,
+            [(group.task, group.student[slot].episode.seed) for group, slot in wanted],
+            self.config.env_options,
+        )
+        for (group, slot), episode in zip(wanted, shown, strict=True):
+            group.teacher[slot] = episode
+
+    def _checkpoint(self, step: int) -> None:
+        """Write a checkpoint where one is due."""
+        if step % self.config.checkpoint.every and step != self.config.optimizer.steps:
+            return
+        began = time.perf_counter()
+        self.reporter.phase("saving", 0)
+        with self.run.new_checkpoint(step, self.config.checkpoint.keep) as folder:
+            write_checkpoint(folder, self.learner, self.backend.tokenizer, step)
+        self.checkpoint_seconds = time.perf_counter() - began
+
+    def _evaluate(self, step: int) -> None:
+        """Evaluate where one is due and not kept already."""
+        config = self.config
+        due = step % config.evaluation.every == 0 or step == config.optimizer.steps
+        if not config.evaluation.tasks or not due or step < self.restored:
+            return
+        result = self.run.evaluation(step)
+        if result is None:
+            tasks = self.env.tasks.distinct(config.evaluation.split, config.evaluation.tasks)
+            self.reporter.phase("evaluating", len(tasks))
+            agent = Student(
+                self.backend,
+                temperature=0,
+                max_tokens=config.rollout.max_tokens,
+                max_context=config.rollout.max_context,
+            )
+            result, episodes = evaluate(
+                agent,
+                config.env,
+                tasks,
+                seed=config.seed,
+                env_options=config.env_options,
+                batch_size=config.rollout.batch_size,
+                progress=lambda _: self.reporter.advance(),
+            )
+            result = {"step": step, **result}
+            self.run.save_evaluation(step, result, episodes)
+        self.reporter.evaluated(result)
+
+    def _summary(self) -> dict[str, Any]:
+        rows = self.run.metrics()
+        names = ("collect", "learn", "checkpoint")
+        seconds = math.fsum(row["time"][name] for row in rows for name in names)
+        evaluations = {result["step"]: result for result in self.run.evaluations()}
+        keys = ("accuracy", "n", "interval", "reward")
+
+        def short(step: int) -> dict[str, Any] | None:
+            found = evaluations.get(step)
+            return {key: found[key] for key in keys} if found else None
+
+        return {
+            "before": short(0),
+            "after": short(self.config.optimizer.steps),
+            "train_seconds": round(seconds + self.checkpoint_seconds, 3),
+            "steps": len(rows),
+            "student_episodes": sum(row["student_episodes"] for row in rows),
+            "teacher_episodes": sum(row["teacher_episodes"] for row in rows),
+        }
+
+
+def training_tasks(source: TaskSource, config: Config, step: int) -> list[Task]:
+    """The tasks of a step: from (seed, step) alone, no question twice.
+
+    An unlimited source is drawn from; a finite one is gone through in a new order every epoch.
+    """
+    count, size = config.rollout.tasks_per_step, source.size(config.split)
+    if size is None:
+        rng = np.random.default_rng([config.seed, step])
+        tasks: dict[str, Task] = {}
+        for _ in range(100 * count):
+            task = source.draw(config.split, rng)
+            tasks.setdefault(task.question, task)
+            if len(tasks) == count:
+                return list(tasks.values())
+        raise ConfigError(f"rollout.tasks_per_step: split {config.split!r} has not {count} questions")
+    if size < count:
+        raise ConfigError(
+            f"rollout.tasks_per_step: expected at most {size}, the size of split {config.split!r}, got {count}"
+        )
+    places = range((step - 1) * count, step * count)
+    orders = {
+        epoch: np.random.default_rng([config.seed, epoch]).permutation(size)
+        for epoch in {place // size for place in places}
+    }
+    return [source.task(config.split, int(orders[p // size][p % size])) for p in places]
+
+
+def group_metrics(
+    algorithm: Algorithm, groups: Sequence[Group], rows: Sequence[Row]
+) -> dict[str, Any]:
+    """What is logged of a step before the update."""
+    students = [judged for group in groups for judged in group.student]
+    verdicts = [judged.verdict for judged in students if judged.verdict is not None]
+    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+    theta = getattr(algorithm, "theta", None)
+    teachers = [episode for group in groups for episode in group.teacher.values()]
+    useful = sum(len(useful_demonstrations(group)) for group in groups)
+    moved = {row.group for row in rows if any(row.advantages)}
+    return {
+        "reward": _mean([j.episode.reward for j in students if j.episode.error is None]),
+        "alpha": _mean([float(s >= theta) for s in scores]) if theta is not None else None,
+        "score": _mean(scores),
+        "student_episodes": len(students),
+        "teacher_episodes": len(teachers),
+        "rows": len(rows),
+        "row_weight": sum(row.weight for row in rows),
+        "groups_without_advantage": len(groups) - len(moved),
+        "episode_errors": sum(judged.episode.error is not None for judged in students),
+        "judge_errors": sum(verdict.failed for verdict in verdicts),
+        "demonstrator_errors": sum(episode.error is not None for episode in teachers),
+        "demonstrations_not_better": len(teachers) - useful,
+        "sampled_tokens": sum(judged.episode.num_sampled_tokens for judged in students),
+        "truncated": sum(judged.episode.turns[-1].stop == "length" for judged in students if judged.episode.turns),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if numbers else None
+
+
+def _algorithm(config: Config) -> Algorithm:
+    factory: Any = algorithms.get(config.algorithm.name)
+    if hasattr(factory, "model_validate"):
+        made: Algorithm = parse_options(factory, config.algorithm.options, where="algorithm")
+        return made
+    try:
+        return factory(**config.algorithm.options)  # type: ignore[no-any-return]
+    except TypeError as error:
+        raise ConfigError(f"algorithm {config.algorithm.name!r}: {error}") from error
+
+
+def _teachers(
+    config: Config, algorithm: Algorithm
+) -> tuple[Judge | None, Demonstrator | None]:
+    """The judge and the demonstrator that the algorithm needs. Raises ``ConfigError``."""
+    judge = demonstrator = None
+    if algorithm.needs_judge:
+        if config.judge is None:
+            raise ConfigError(f"algorithm {config.algorithm.name!r} needs a judge: 'judge' is missing")
+        judge = make_judge(config.judge.name, **config.judge.options)
+    if algorithm.needs_demonstrator:
+        if config.demonstrator is None:
+            raise ConfigError(
+                f"algorithm {config.algorithm.name!r} needs a demonstrator: 'demonstrator' is "
+                "missing (or replace: drop)"
+            )
+        demonstrator = make_demonstrator(config.demonstrator.name, **config.demonstrator.options)
+    return judge, demonstrator
+
+
+def _with_lora(model: Any, config: Config) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = config.optimizer.lora
+    assert lora is not None
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            target_modules=lora.targets,
+            lora_dropout=0.0,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def _same_config(kept: Config, given: Config) -> Config:
+    """The run's own configuration. Raises ``RunError`` naming where the given one differs."""
+    old, new = kept.model_dump(mode="json"), given.model_dump(mode="json")
+    for key, value in _flat(new).items():
+        before = _flat(old).get(key)
+        if before != value:
+            raise RunError(
+                f"--resume: {key} is {before!r} in the run and {value!r} here; a run goes on as it began"
+            )
+    return kept
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+__all__ = ["Episode", "Reporter", "Silent", "Trainer", "group_metrics", "training_tasks"]
