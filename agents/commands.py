@@ -217,6 +217,13 @@ def choose_tasks(env: str, options: dict[str, Any], spec: str, split: str) -> li
     return read_tasks(spec)
 
 
+def read_tasks(path: str) -> list[Task]:
+    """Every task of a JSONL file, in its order. Raises ``OVDError`` naming file and row."""
+    from ovd_envs.sources import JsonlTasks
+
+    return list(JsonlTasks({"all": path}).iterate("all"))
+
+
 def summarize(episodes: Sequence[Episode], *, new: int) -> dict[str, Any]:
     """The numbers of a file of episodes, as plain JSON."""
     return {
@@ -360,8 +367,3 @@ def _one_task(
 
     tasks = ovd_envs.make(env, **options).tasks
     return tasks.find(task) if task else tasks.draw(split, np.random.default_rng(seed))
-
-
-def read_tasks(path: str) -> list[Task]:
-    """The tasks in a JSONL file. Raises ``OVDError`` naming file and row."""
-    raise OVDError(f"{path}: not yet")

@@ -35,5 +35,6 @@ register(
     "ovd/Math-v0",
     "ovd_envs.math_env:MathEnv",
     "Arithmetic and word problems in levels, GSM8K and MATH; one or several attempts.",
+    source="ovd",
 )
 register_entry_points()

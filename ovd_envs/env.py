@@ -77,7 +77,7 @@ class Reply:
     end: str | None = None
     """Why the episode has ended ("answered", ...), or ``None`` where it goes on."""
     info: Mapping[str, Any] = field(default_factory=dict)
-    """Plain JSON for ``info``; no gold answer before the end."""
+    """Plain JSON for ``info``; no gold answer (``TextEnv`` adds "answers" at the end)."""
 
 
 class TextEnv(gymnasium.Env[str, str], ABC):
@@ -97,7 +97,10 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         render_mode: "ansi" (``render`` returns the episode as text) or "human" (printed).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}
+    metadata: dict[str, Any] = {  # noqa: RUF012 - declared so by Gymnasium
+        "render_modes": ["ansi", "human"],
+        "render_fps": 4,
+    }
 
     #: Options that ``reset`` understands.
     reset_options: ClassVar[tuple[str, ...]] = ("task", "split")
@@ -174,10 +177,11 @@ class TextEnv(gymnasium.Env[str, str], ABC):
                 known = ", ".join(self.reset_options)
                 raise TaskError(f"reset: unknown option {name!r}, expected one of {known}")
         self._task = self._choose(options.get("task"), options.get("split", self.split))
-        self._done = False
+        self._done = True  # no episode runs where observe fails
         self._turn = self._characters = self._tokens = 0
         self._started = time.monotonic()
         observation = self.observe(self._task)
+        self._done = False
         self._transcript = [observation]
         self._show(observation)
         return observation, self._info("", {})
@@ -242,8 +246,11 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         return next((end for end, over in zip(BUDGET_ENDS, used_up, strict=True) if over), None)
 
     def _info(self, end: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-        # Copied: who keeps an info must not see it change.
         info = {"task": self.task.id, "turn": self._turn, "end_reason": end}
+        for name in (*info, "answers"):
+            if name in extra:
+                raise ValueError(f"Reply.info: {name!r} is set by TextEnv, choose another name")
+        # Copied: who keeps an info must not see it change.
         info.update(copy.deepcopy(dict(extra)))
         if end:
             info["answers"] = list(self.task.answers)

@@ -53,7 +53,7 @@ class MathEnv(TextEnv):
         budget: Budget | Mapping[str, Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+        if type(attempts) is not int or attempts < 1:
             raise OVDError(f"attempts: expected a whole number of at least 1, got {attempts!r}")
         if level is not None and source is not None:
             raise OVDError(f"level and source: expected one of the two, got {level!r}, {source!r}")

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import gymnasium
 
@@ -41,7 +41,11 @@ class Registry(Generic[T]):
         kind: the word for one entry in messages, e.g. "judge".
     """
 
+    #: Every registry of this process, in the order in which they were made (for ``ovd envs``).
+    everywhere: ClassVar[list[Registry[Any]]] = []
+
     def __init__(self, group: str, kind: str = "") -> None:
+        Registry.everywhere.append(self)
         self.group = group
         self.kind = kind or group.rpartition(".")[2].rstrip("s")
         self._entries: dict[str, Entry] = {}
@@ -60,7 +64,7 @@ class Registry(Generic[T]):
         if not source:
             where = target.partition(":")[0] if isinstance(target, str) else target
             source = where if isinstance(where, str) else getattr(where, "__module__", "?")
-        self._entries[name] = Entry(name, summary, source, target)
+        self._entries[name] = Entry(name, summary or _summary(target), source, target)
 
     def names(self) -> list[str]:
         """All names, sorted; nothing is loaded."""
@@ -93,7 +97,7 @@ class Registry(Generic[T]):
             raise RegistrationError(
                 f"{self.kind} {name!r} from {entry.source}: {reason}"
             ) from error
-        summary = entry.summary or (inspect.getdoc(loaded) or "").partition("\n")[0]
+        summary = entry.summary or _summary(loaded)
         self._entries[name] = replace(entry, target=loaded, summary=summary)
         return cast(T, loaded)
 
@@ -130,6 +134,13 @@ class Registry(Generic[T]):
                     self._entries[point.name] = replace(known, summary=summary)
 
 
+def _summary(target: Any) -> str:
+    """The first line of the docstring of a class or function (not one that it inherits)."""
+    if not (inspect.isclass(target) or inspect.isroutine(target)):
+        return ""
+    return (target.__doc__ or "").strip().partition("\n")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class EnvInfo:
     """One line of the list of environments."""
@@ -144,11 +155,14 @@ class EnvInfo:
 ENVIRONMENTS: Registry[Callable[..., TextEnv]] = Registry("ovd.environments", "environment")
 
 
-def register(name: str, factory: Callable[..., TextEnv] | str, summary: str = "") -> None:
+def register(
+    name: str, factory: Callable[..., TextEnv] | str, summary: str = "", *, source: str = ""
+) -> None:
     """Register an environment here and with Gymnasium.
 
     ``factory`` is a ``TextEnv`` class, a function that returns one, or "module:attribute" of
-    either; ``name`` is "namespace/Name-v0". Raises ``RegistrationError`` for a malformed or taken
+    either; ``name`` is "namespace/Name-v0"; ``source`` says where it comes from (by default the
+    module of ``factory``). Raises ``RegistrationError`` for a malformed or taken
     name.
     """
     try:
@@ -157,7 +171,7 @@ def register(name: str, factory: Callable[..., TextEnv] | str, summary: str = ""
         raise RegistrationError(
             f"environment {name!r}: expected a name like 'namespace/Name-v0'"
         ) from error
-    ENVIRONMENTS.register(name, factory, summary)
+    ENVIRONMENTS.register(name, factory, summary, source=source)
     _tell_gymnasium(name, factory)
 
 

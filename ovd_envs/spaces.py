@@ -6,7 +6,9 @@ from collections.abc import Sequence, Set
 from typing import Any, overload
 
 import numpy as np
+from gymnasium.error import CustomSpaceError
 from gymnasium.spaces import Text
+from gymnasium.vector.utils import create_shared_memory
 
 #: One past the largest code point.
 _NUM_CODE_POINTS = 0x110000
@@ -42,6 +44,8 @@ class _CodePoints(Sequence[str], Set[str]):
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return [chr(point) for point in range(*index.indices(_NUM_CODE_POINTS))]
+        if not 0 <= index < _NUM_CODE_POINTS:
+            raise IndexError(index)
         return chr(index)
 
     def __contains__(self, item: object) -> bool:
@@ -102,7 +106,7 @@ class UnicodeText(Text):
             and self.max_length == other.max_length
         )
 
-    # What Gymnasium's flattening and shared memory read: a character's index is its code point.
+    # What Gymnasium's functions on text spaces read: a character's index is its code point.
 
     @property
     def character_set(self) -> Any:
@@ -115,10 +119,20 @@ class UnicodeText(Text):
         return _ALL
 
     @property
-    def characters(self) -> str:
-        """All characters as one string (slow: over a million)."""
-        return "".join(_ALL)
+    def characters(self) -> Any:
+        """All characters by code point, as ``character_list``."""
+        return _ALL
 
     def character_index(self, char: str) -> np.int32:
         """The code point of ``char``."""
         return np.int32(ord(char))
+
+
+@create_shared_memory.register(UnicodeText)
+def _no_shared_memory(space: UnicodeText, n: int = 1, ctx: Any = None) -> Any:
+    # Gymnasium reads texts from shared memory once, when it makes the vector environment, and
+    # would return those blank texts for ever.
+    raise CustomSpaceError(
+        "texts cannot be in shared memory: make the vector environment with "
+        "vector_kwargs={'shared_memory': False}"
+    )

@@ -57,6 +57,7 @@ _DISTRACTORS = (
 #: event a step, and ends with "count" (no step) or one of these (one step).
 _LAST_STEPS = ("share", "fill", "sell", "compare", "together", "need")
 _EVENTS = ("buys", "is given", "finds", "gives", "loses", "halves", "doubles")
+_SCALING = ("halves", "doubles")
 
 #: Share of the openings, and of the endings, that take no step.
 _PLAIN_SHARE = 0.5
@@ -123,7 +124,9 @@ class _Story:
             self.distract()
         previous = ""
         for _ in range(left):
-            event = draw.choice([name for name in _EVENTS if name != previous])
+            # Twice the same, or half of twice as much, would be an odd story.
+            taboo = _SCALING if previous in _SCALING else (previous,)
+            event = draw.choice([name for name in _EVENTS if name not in taboo])
             self.happen(event)
             previous = event
         in_all = "get in all" if opening == "gets" else "have in all"

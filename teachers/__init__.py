@@ -7,7 +7,7 @@ from teachers.demonstrators import AgentDemonstrator, ScriptedSolver
 from teachers.llm_judge import LLMJudge
 from teachers.outcome_judge import OutcomeJudge
 from teachers.protocol import Demonstrator, Judge
-from teachers.registry import judges, make_judge
+from teachers.registry import judges, make_demonstrator, make_judge
 from teachers.rubric import load_rubric
 from teachers.score import score
 from teachers.step_judge import StepJudge
@@ -28,6 +28,7 @@ __all__ = [
     "VerdictError",
     "judges",
     "load_rubric",
+    "make_demonstrator",
     "make_judge",
     "read_verdicts",
     "score",

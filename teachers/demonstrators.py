@@ -13,17 +13,22 @@ from ovd_envs.errors import OVDError, TaskError
 from ovd_envs.task import Task
 from teachers import wordings
 
-WORKINGS = ("direct", "columns")
+WORKINGS = ("direct", "columns", "rationale")
 
 
 class ScriptedSolver:
     """An agent that writes the solution which the task carries, in varied wording.
 
     ``task.metadata["solution"]`` holds equations "lhs = rhs" in order; each is written in one
-    of several wordings, and the answer comes last in ``\\boxed{}``. Tasks without a solution
-    get their first gold answer in a short sentence. ``working`` says how a sum of two numbers
-    (``metadata["operands"]``) is worked out: "direct" states it, "columns" adds tens and ones.
-    The wording depends on ``episode.seed`` and the turn alone.
+    of several wordings, and the answer comes last in ``\\boxed{}``. ``metadata["rationale"]`` is
+    a solution in prose (GSM8K's and MATH's): it is written as it is where there are no equations,
+    or where ``working`` asks for it. Tasks with neither get their first gold answer in a short
+    sentence. The wording depends on ``episode.seed``, the turn and the task alone.
+
+    Args:
+        working: "direct" writes the equations as they are; "columns" works out a sum of two
+            numbers (``metadata["operands"]``) by tens and ones; "rationale" prefers the prose.
+        name: the agent's name in its episodes.
 
     Raises ``OVDError`` for an unknown ``working``; ``act`` raises ``TaskError`` for a task that
     has neither a solution nor an answer.
@@ -49,12 +54,18 @@ class ScriptedSolver:
 
     def solve(self, task: Task, rng: random.Random) -> str:
         """The solution of ``task`` in a wording that ``rng`` picks."""
-        answer = task.answers[0] if task.answers else None
-        steps = [str(step) for step in task.metadata.get("solution") or ()]
-        if answer is None:
-            if not steps:
-                raise TaskError(f"task {task.id!r} has neither a solution nor an answer to show")
-            answer = steps[-1].rsplit("=", 1)[-1].strip()
+        steps = _steps(task)
+        rationale = task.metadata.get("rationale")
+        if not isinstance(rationale, str) or not rationale.strip():
+            rationale = None
+        if task.answers:
+            answer = task.answers[0]
+        elif steps:
+            answer = steps[-1].rpartition("=")[2].strip()
+        else:
+            raise TaskError(f"task {task.id!r} has neither a solution nor an answer to show")
+        if rationale is not None and (self.working == "rationale" or not steps):
+            return wordings.prose(rationale, answer, rng)
         if not steps:
             return wordings.answer_alone(answer, rng)
         operands = _summands(steps, task.metadata.get("operands"))
@@ -65,6 +76,14 @@ class ScriptedSolver:
                 return wordings.sum_of_two(steps[0], answer, rng)
             return wordings.one_equation(steps[0], answer, rng)
         return wordings.equations(steps, answer, rng)
+
+
+def _steps(task: Task) -> list[str]:
+    """The equations of the solution; none where it is something else than a list of them."""
+    solution = task.metadata.get("solution")
+    if not isinstance(solution, list | tuple):
+        return []
+    return [step for step in solution if isinstance(step, str) and "=" in step]
 
 
 def _summands(steps: Sequence[str], operands: Any) -> tuple[int, int] | None:

@@ -75,8 +75,7 @@ def equations(text: str) -> list[Equation]:
     for i, token in enumerate(tokens):
         if token.kind == EQUALS or token.kind == VERB:
             equation, chained = _equation(tokens, i, chained)
-            # "10/2 = <<10/2=5>>5" states the same thing twice.
-            if equation is not None and not (found and found[-1] == equation):
+            if equation is not None:
                 found.append(equation)
     return found
 

@@ -39,7 +39,7 @@ def fence(
             parts.append((f"answer {number} of the environment", turn.observation))
     if show_gold and episode.task.answers:
         parts.append(("reference answer", "\nor: ".join(episode.task.answers)))
-    contents = _shortened([content for _, content in parts], max_characters)
+    contents = _shortened([_writable(content) for _, content in parts], max_characters)
     mark = _mark(contents)
     lines = [f"=== {mark} begin ==="]
     for (label, _), content in zip(parts, contents, strict=True):
@@ -48,13 +48,19 @@ def fence(
     return FencedEpisode(mark, "\n".join(lines))
 
 
+def _writable(content: str) -> str:
+    """The content with lone surrogates, which no tokenizer takes, replaced."""
+    if content.isascii():
+        return content
+    return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _mark(contents: list[str]) -> str:
     """Eight hexadecimal digits that no part contains."""
     counter = 0
     everything = "\0".join(contents)
     while True:
-        seed = f"{counter}\0{everything}".encode("utf-8", "surrogatepass")
-        mark = hashlib.sha256(seed).hexdigest()[:8]
+        mark = hashlib.sha256(f"{counter}\0{everything}".encode()).hexdigest()[:8]
         if mark not in everything.lower():
             return mark
         counter += 1

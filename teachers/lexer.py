@@ -52,7 +52,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
-_BREAKS = frozenset('.,;:?!"\u201c\u201d|\u2026\u2014\u2022\u2192\u21d2\u2248\u2260\u2264\u2265')
+_BREAKS = frozenset('.,;:?!"\u201c\u201d\u2026\u2014\u2022\u2192\u21d2\u2248\u2260\u2264\u2265')
 
 _COMMANDS = {
     "times": "*", "cdot": "*", "ast": "*", "div": "/", "left": "", "right": "", "boxed": "",
@@ -70,7 +70,7 @@ _IN_WORDS = re.compile(
 )
 _POWER = re.compile(r"(?<=[0-9)])\s?\*\*\s?(?=[0-9(-])")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s?\{[^{}\\]{0,40}\}")
-_ITEM = re.compile(r"(?m)^[ \t]{0,20}(?:([-*+])|\(?[0-9]{1,3}[.)])[ \t]+(?=\S)")
+_ITEM = re.compile(r"(?m)^[ \t]{0,20}(?:([-*+])[ \t]+(?=\S)|\(?[0-9]{1,3}[.)][ \t]+(?=[\w($]))")
 
 _NAMED_OPERATORS = {"plus": "+", "minus": "-", "times": "*", "x": "*", "X": "*"}
 #: Between two numbers without a blank: "12:30", "1.2.3", "160,0000".

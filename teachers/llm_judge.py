@@ -154,15 +154,17 @@ class LLMJudge:
     def _converse(self, cases: Sequence[_Case]) -> None:
         """Ask for JSON, once more where the first reply cannot be used."""
         self._ask(cases)
-        wrong = [case for case in cases if case.parsed is None]
-        for case in wrong:
+        limit = int(getattr(self.backend, "context_length", 1 << 30)) - self.max_tokens
+        wrong = []
+        for case in cases:
+            if case.parsed is not None:
+                continue
             correction = _CORRECTION.format(fault=case.fault, mark=case.fenced.mark)
-            case.ids = [
-                *case.ids,
-                *case.reply_ids,
-                *self.backend.dialect.follow(case.reply_ids, correction),
-            ]
-            case.first_fault = case.fault
+            follow = self.backend.dialect.follow(case.reply_ids, correction)
+            ids = [*case.ids, *case.reply_ids, *follow]
+            if len(ids) <= limit:
+                case.ids, case.corrected = ids, True
+                wrong.append(case)
         self._ask(wrong)
         if self._logprobs is not None:
             sound = [case for case in cases if case.parsed is not None]
@@ -178,7 +180,7 @@ class LLMJudge:
                 self.max_tokens,
                 self.temperature,
                 # The random numbers hang on the content, not on the place in a batch.
-                key=(int(case.fenced.mark, 16), int(bool(case.first_fault))),
+                key=(int(case.fenced.mark, 16), int(case.corrected)),
             )
             for case in cases
         ]
@@ -261,7 +263,7 @@ class _Case:
     parsed: Reply | None = None
     distribution: tuple[float, ...] | None = None
     fault: str = ""
-    first_fault: str = ""
+    corrected: bool = False
     raw: str | None = None
     reply_ids: list[int] = field(default_factory=list)
     prompt_tokens: int = 0

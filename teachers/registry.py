@@ -77,24 +77,23 @@ def make_demonstrator(name: str, **options: Any) -> Demonstrator:
 
 def _make(registry: Registry[Callable[..., Any]], name: str, options: dict[str, Any]) -> Any:
     factory = registry.get(name)
-    try:
-        inspect.signature(factory).bind(**options)
-    except (TypeError, ValueError) as error:
-        known = _options_of(factory)
-        unknown = sorted(set(options) - set(known))
-        if not unknown:
-            raise OVDError(f"{registry.kind} {name!r}: {error}") from error
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-        raise OVDError(
-            f"{registry.kind} {name!r}: no option {unknown[0]!r}; {hint}"
-        ) from error
+    _check_options(f"{registry.kind} {name!r}", factory, options)
     return factory(**options)
 
 
-def _options_of(factory: Callable[..., Any]) -> list[str]:
+def _check_options(what: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
     try:
-        parameters = inspect.signature(factory).parameters.values()
-    except ValueError:
-        return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        signature = inspect.signature(factory)
+    except ValueError:  # a class in C may have none: it says itself what it does not take
+        return
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = [p.name for p in signature.parameters.values() if p.kind in named]
+        unknown = sorted(set(options) - set(known))
+        if not unknown:
+            raise OVDError(f"{what}: {error}") from error
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        raise OVDError(f"{what}: no option {unknown[0]!r}; {hint}") from error

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 
 from agents.episode import Episode
 from ovd_envs.errors import OVDError
-from ovd_envs.grading import Grade, grade_message
+from ovd_envs.grading import Grade, extract_answer, grade_message
 from ovd_envs.task import Task
 from teachers.equations import Equation, equations
 from teachers.verdict import MAX_SCORE, Verdict
 
 #: Characters of an episode that are read. What is longer is scored below every acceptance.
 MAX_CHARACTERS = 100_000
+
+_OUTCOMES = ("right", "wrong", "no_answer", "timeout", "too_long")
 
 #: Grades a message against gold answers; by default ``ovd_envs.grading.grade_message``.
 Grader = Callable[[Sequence[str], str], Grade]
@@ -25,12 +27,14 @@ class StepJudge:
     - 9: the answer is right and so is every equation; 8: right, without any equation.
     - 6 or 5: the answer is right, but one equation is wrong, or more are.
     - 0 to 4: the answer is wrong, by the share of equations that are right before the first
-      wrong one; at most 3 without any answer.
+      wrong one; at most 3 without any answer. An answer that could not be compared in time is
+      scored like a wrong one, and the reason tells.
 
     Only the acting model's own turns are read; the answer is that of the last turn. Equations
     that cannot be checked exactly (variables, percentages, mixed units) are passed over.
-    ``grade`` compares the last message with the gold answers. A gold answer that cannot be graded
-    is an error verdict.
+    ``grade`` compares the last message with the gold answers; by default the outcome of
+    ``ovd/Math-v0`` is taken where the episode has it, and ``grade_message`` decides elsewhere. A
+    gold answer that cannot be graded is an error verdict.
     """
 
     name = "steps"
@@ -54,7 +58,9 @@ class StepJudge:
             if self._grade is not None:
                 grade = self._grade(task.answers, episode.answer)
             else:
-                grade = grade_message(task.answers, episode.answer, kind=_kind(task))
+                grade = _recorded(episode) or grade_message(
+                    task.answers, episode.answer, kind=_kind(task)
+                )
         except OVDError as error:
             return self._error(episode, str(error))
         score, reason = verdict_on(steps, grade, complete=complete)
@@ -63,6 +69,17 @@ class StepJudge:
 
     def _error(self, episode: Episode, error: str) -> Verdict:
         return Verdict(episode.id, self.name, None, error=" ".join(error.split()))
+
+
+def _recorded(episode: Episode) -> Grade | None:
+    """The grade that the environment kept, if it is of the answer in the last message.
+
+    Some task sources score answers in ways of their own, and a hard comparison takes seconds.
+    """
+    outcome, answer = episode.info.get("outcome"), episode.info.get("answer")
+    if outcome not in _OUTCOMES or answer != extract_answer(episode.answer):
+        return None
+    return Grade(outcome == "right", outcome, answer)
 
 
 def _kind(task: Task) -> str:
@@ -115,6 +132,8 @@ def verdict_on(steps: Sequence[Step], grade: Grade, *, complete: bool = True) ->
         score, told = min(score, 3), "There is no final answer"
     elif grade.outcome == "timeout":
         told = f"The answer {shown} could not be compared in time"
+    elif grade.outcome == "too_long":
+        told = f"The answer {shown} is too long to compare"
     else:
         told = f"The answer {shown} is wrong"
     if wrong:

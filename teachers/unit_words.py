@@ -23,12 +23,12 @@ ACTING_WORDS = _words(
 #: Units that multiply the number before them: never dropped.
 SCALES = _words(
     "dozen hundred thousand million billion trillion percent percentage half halve pair k score "
-    "squared cubed square cube degree"
+    "squared cubed"
 )
 #: Units that convert into each other: mixed ones may hide a conversion.
 MEASURES = _words(
     "second minute hour day week month year decade century sec min hr inch inche foot feet yard "
     "mile meter metre kilometer kilometre centimeter centimetre millimeter millimetre km cm mm kg "
     "gram kilogram milligram pound lb lbs ounce oz ton liter litre milliliter ml gallon quart pint "
-    "cup tablespoon teaspoon dollar cent penny pennie pence nickel dime euro pm am mph"
+    "cup tablespoon teaspoon dollar cent penny pennie pence nickel dime euro degree pm am mph"
 )

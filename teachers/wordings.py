@@ -115,6 +115,14 @@ def equations(steps: Sequence[str], answer: str, rng: random.Random) -> str:
     return " ".join(sentences)
 
 
+def prose(rationale: str, answer: str, rng: random.Random) -> str:
+    """A solution in prose, and the answer where the prose does not end with it in a box."""
+    rationale = rationale.strip()
+    if "\\boxed" in rationale:
+        return rationale
+    return f"{rationale}\n{answer_alone(answer, rng)}"
+
+
 def answer_alone(answer: str, rng: random.Random) -> str:
     """The answer without any working."""
     return rng.choice(_ANSWER).format(box=boxed(answer))

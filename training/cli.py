@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -73,8 +72,6 @@ def build_app() -> typer.Typer:
         pass
 
     for module in COMMANDS:
-        if importlib.util.find_spec(module) is None:
-            continue  # TODO(development)
         importlib.import_module(module).register_commands(app)
     return app
 

@@ -25,7 +25,7 @@ from teachers.score import score
 from training.algorithms import Algorithm, algorithms, useful_demonstrations
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.config import Config, ConfigError, parse_options
-from training.evaluate import evaluate
+from training.evaluation import evaluate
 from training.groups import Group, group_episodes
 from training.learner import Learner
 from training.rows import Row

@@ -27,9 +27,13 @@ _AROUND = r"[\s$\u20ac\u00a3\u00a5*]|\\[$,;!: ]"
 _BEFORE = re.compile(rf"^(?:{_AROUND}|\\[(\[])+")
 _AFTER = re.compile(rf"(?:{_AROUND}|[.,;]|\\[)\]])+$")
 _SIGNED_CURRENCY = re.compile(r"^([-+\u2212])(?:\\?\$|[\u20ac\u00a3\u00a5])\s*")
+#: A unit: in \\text{}, a percent or degree sign, a usual short name, or a word of its own. A letter
+#: that touches the number is a variable: 5x is not 5.
 _UNIT = re.compile(
-    r"(?P<number>[^A-Za-z\\%\u00b0]+?|.*?\})\s*\\?[ ,]?\s*"
-    r"(?:\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}|(?<![A-Za-z])[A-Za-z][A-Za-z .]*|\\?%|\u00b0)"
+    r"(?P<number>[^A-Za-z\\%\u00b0]+?|.*?\})(?:\\?[ ,])?"
+    r"(?:\s*\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}|\s*\\?%|\s*\u00b0"
+    r"|\s*(?:mm|cm|km|ft|kg|mg|ml|mL|hrs?|min|mph|lbs?|oz|am|pm)|\s+[mgshlL]"
+    r"|\s+[A-Za-z]{3,}[A-Za-z .,-]*)"
     r"(?:\^\{?[23]\}?|[\u00b2\u00b3])?"
 )
 

@@ -170,21 +170,21 @@ def test_a_file_of_another_run_is_refused_and_kept(ovd, student, tmp_path, other
 def test_tasks_from_a_file(ovd, student, tmp_path):
     rows = [
         {"id": "mine-1", "question": "1 + 1?", "answers": ["2"]},
-        {"question": "2 + 3?", "answer": "5"},
+        {"id": "mine-2", "question": "2 + 3?", "answer": "5"},
     ]
     tasks, out = tmp_path / "tasks.jsonl", tmp_path / "episodes.jsonl"
     tasks.write_text("".join(json.dumps(row) + "\n" for row in rows))
     ovd(*run(out, "--tasks", tasks))
     first, second = read_episodes(out)
     assert (first.task.id, first.task.question, first.reward) == ("mine-1", "1 + 1?", 1.0)
-    assert (second.task.answers, second.reward) == (("5",), 0.0)
+    assert (second.task.id, second.task.answers, second.reward) == ("mine-2", ("5",), 0.0)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "cannot be read"),
-        ("", "no tasks"),
+        ("", "holds none"),
         ('{"question": "1 + 1?", "answer": "2"}\n{oops\n', "row 2"),
         ('{"question": "1 + 1?"}\n', "row 1"),
     ],

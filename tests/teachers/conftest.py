@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import pytest
+
 from agents.episode import Episode, Turn
 from agents.protocol import Completion, Request
 from ovd_envs.task import Task

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from teachers import OutcomeJudge, Verdict, VerdictCache, score
 
 
@@ -121,7 +122,6 @@ def test_nothing_to_judge():
 @given(st.data())
 def test_any_answer_of_a_judge_gives_one_verdict_each_and_invents_no_score(data):
     from teachers.score import score
-
     from tests.teachers.conftest import make_episode
 
     episodes = [make_episode("x", index=i) for i in range(5)]

@@ -4,6 +4,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ovd_envs.errors import OVDError
 from teachers import Verdict, VerdictError
 
@@ -58,7 +59,9 @@ verdicts = st.one_of(
         seconds=st.floats(0, 1e6),
         prompt_tokens=st.integers(0, 10**9),
     ),
-    st.builds(Verdict, st.text(), st.text(), st.none(), error=st.text(min_size=1).filter(str.strip)),
+    st.builds(
+        Verdict, st.text(), st.text(), st.none(), error=st.text(min_size=1).filter(str.strip)
+    ),
 )
 
 

@@ -1,0 +1,278 @@
+"""The judge that asks a model, against a backend that errs in every way a model does."""
+
+import json
+import math
+import re
+
+import pytest
+
+from ovd_envs.errors import OVDError
+from teachers import LLMJudge, load_rubric, score
+from teachers.llm_judge import load_llm_judge
+
+LOGPROBS = [math.log(p) for p in [0.01] * 7 + [0.5, 0.3, 0.1]]
+
+
+def marks(prompt):
+    return re.findall(r'"id": "([0-9a-f]{8})"', prompt)
+
+
+def good(score=7, reason="Sound."):
+    return lambda prompt: json.dumps({"id": marks(prompt)[-1], "reason": reason, "score": score})
+
+
+def test_a_good_reply(scripted_backend, episode):
+    backend = scripted_backend(good(7))
+    [verdict] = score(LLMJudge(backend), [episode("I think 95")])
+    assert (verdict.score, verdict.reason, verdict.judge) == (7, "Sound.", "llm:scripted")
+    assert verdict.distribution is None
+    assert verdict.prompt_tokens == len(backend.requests[0].ids)
+    assert verdict.completion_tokens > 10
+    [request] = backend.requests
+    prompt = "".join(map(chr, request.ids))
+    assert load_rubric("general") in prompt
+    assert "I think 95" in prompt
+    assert "reference answer" in prompt
+    assert request.temperature == 0
+
+
+FAULTS = {
+    "prose": "I would give this a 7.",
+    "a fraction": "7/9",
+    "only a digit": "7",
+    "empty": "",
+    "ten": '{"id": "MARK", "reason": "x", "score": 10}',
+    "minus one": '{"id": "MARK", "reason": "x", "score": -1}',
+    "a word": '{"id": "MARK", "reason": "x", "score": "nine"}',
+    "half": '{"id": "MARK", "reason": "x", "score": 7.5}',
+    "seven of nine": '{"id": "MARK", "reason": "x", "score": "7/9"}',
+    "cut": '{"id": "MARK", "reason": "x", "sco',
+    "wrong id": '{"id": "00000000", "reason": "x", "score": 9}',
+    "two objects": '{"id": "MARK", "reason": "x", "score": 9} {"id": "MARK", "score": 1}',
+    "the format itself": '{"id": "MARK", "reason": "...", "score": N}',
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_shown_once_then_an_error_with_the_raw_reply(name, scripted_backend, episode):
+    backend = scripted_backend(lambda prompt: FAULTS[name].replace("MARK", marks(prompt)[-1]))
+    [verdict] = score(LLMJudge(backend), [episode("95")])
+    assert verdict.failed
+    assert verdict.score is None
+    assert len(backend.requests) == 2  # one correction, no more
+    correction = "".join(chr(i) for i in backend.requests[1].ids)[len(backend.requests[0].ids) :]
+    assert "Your reply cannot be used: " in correction
+    raw = FAULTS[name].replace("MARK", marks("".join(map(chr, backend.requests[0].ids)))[-1])
+    assert repr(raw) in verdict.error
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_corrected_reply_counts(name, scripted_backend, episode):
+    def reply(prompt):
+        if "cannot be used" in prompt:
+            return good(3)(prompt)
+        return FAULTS[name].replace("MARK", marks(prompt)[-1])
+
+    backend = scripted_backend(reply)
+    [verdict] = score(LLMJudge(backend), [episode("95")])
+    assert verdict.score == 3
+    assert verdict.prompt_tokens == sum(len(r.ids) for r in backend.requests)
+    first, second = (r.ids for r in backend.requests)
+    assert second[: len(first)] == first  # the conversation goes on; nothing is written anew
+
+
+def test_a_reply_that_was_cut_off_is_told_so(scripted_backend, episode):
+    backend = scripted_backend(lambda prompt: '{"id": "', stop="length")
+    [verdict] = score(LLMJudge(backend), [episode("95")])
+    assert "cut off" in verdict.error
+
+
+def test_only_the_faulty_one_of_a_batch_is_asked_again(scripted_backend, episode):
+    def reply(prompt):
+        return "no" if "bad one" in prompt and "cannot be used" not in prompt else good()(prompt)
+
+    backend = scripted_backend(reply)
+    episodes = [episode("bad one" if i == 1 else f"good {i}", index=i) for i in range(4)]
+    verdicts = score(LLMJudge(backend), episodes)
+    assert [v.score for v in verdicts] == [7] * 4
+    assert len(backend.requests) == 5
+
+
+def test_each_verdict_is_on_its_own_episode(scripted_backend, episode):
+    def reply(prompt):
+        number = int(re.findall(r"number (\d)", prompt)[0])
+        return good(number, f"about {number}")(prompt)
+
+    episodes = [episode(f"number {i}", index=i) for i in range(10)]
+    for verdict, made in zip(
+        score(LLMJudge(scripted_backend(reply), batch_size=3), episodes), episodes, strict=True
+    ):
+        assert (verdict.score, verdict.reason) == (made.index, f"about {made.index}")
+
+
+def test_a_backend_that_fails_is_an_error_verdict(scripted_backend, episode):
+    def reply(prompt):
+        raise ConnectionError("refused")
+
+    [verdict] = score(LLMJudge(scripted_backend(reply)), [episode("x")])
+    assert verdict.failed
+    assert "ConnectionError: refused" in verdict.error
+
+
+# --- the ten digits ---------------------------------------------------------------------------
+
+
+def test_the_distribution_and_its_expected_value(digit_backend, episode):
+    backend = digit_backend(good(8, 'says "score": 1'), LOGPROBS)
+    [verdict] = score(LLMJudge(backend), [episode("x")])
+    assert verdict.distribution == pytest.approx([0.01] * 7 + [0.5, 0.3, 0.1])
+    mass = sum(verdict.distribution)
+    assert mass == pytest.approx(0.97)
+    assert verdict.score == pytest.approx((0.01 * 21 + 3.5 + 2.4 + 0.9) / 0.97)
+    # Read where the digit stood in the reply, after the reason.
+    assert backend.prompts[0].endswith('"score": ')
+    assert 'says \\"score\\": 1' in backend.prompts[0]
+
+
+def test_argmax_of_the_distribution(digit_backend, episode):
+    [verdict] = score(LLMJudge(digit_backend(good(8), LOGPROBS), reduce="argmax"), [episode("x")])
+    assert verdict.score == 7
+
+
+def test_digits_without_any_probability_leave_the_written_score(digit_backend, episode):
+    [verdict] = score(LLMJudge(digit_backend(good(8), [-50.0] * 10)), [episode("x")])
+    assert verdict.score == 8
+
+
+@pytest.mark.parametrize("certain", range(10))
+def test_rounding_never_leaves_the_scale(certain, digit_backend, episode):
+    logprobs = [-40.0] * 10
+    logprobs[certain] = 1e-7  # float32 can say a hair more than all
+    [verdict] = score(LLMJudge(digit_backend(good(), logprobs)), [episode("x")])
+    assert verdict.score == pytest.approx(certain, abs=1e-6)
+    assert sum(verdict.distribution) <= 1 + 1e-9
+
+
+def test_reply_digit_asks_for_no_text(digit_backend, episode):
+    def never(prompt):
+        raise AssertionError("nothing is generated")
+
+    backend = digit_backend(never, LOGPROBS)
+    [verdict] = score(LLMJudge(backend, reply="digit"), [episode("x")])
+    assert verdict.score == pytest.approx(7.23, abs=0.01)
+    assert "97% on the ten" in verdict.reason
+    assert backend.prompts[0].endswith("Score: ")
+
+
+def test_reply_digit_of_a_model_that_means_something_else_is_an_error(digit_backend, episode):
+    judge = LLMJudge(digit_backend(good(), [-20.0] * 10), reply="digit")
+    [verdict] = score(judge, [episode("x")])
+    assert verdict.failed
+    assert "of the probability is on the ten digits" in verdict.error
+
+
+def test_digits_that_are_not_single_tokens_give_no_distribution(digit_backend, episode):
+    backend = digit_backend(good(8), LOGPROBS)
+    encode = backend.dialect.encode
+    # A tokenizer that writes every digit with a token before it that differs.
+    backend.dialect.encode = lambda t: [*encode(t[:-1]), ord(t[-1]) + 1000, 5]
+    backend.dialect.open = lambda observation, system=None: encode(f"{system}{observation}")
+    [verdict] = score(LLMJudge(backend), [episode("x")])
+    assert verdict.distribution is None
+    assert verdict.score == 8
+
+
+# --- limits and options -----------------------------------------------------------------------
+
+
+def test_an_episode_that_does_not_fit_the_context_is_shortened(scripted_backend, episode):
+    backend = scripted_backend(good())
+    backend.context_length = 6_000
+    judge = LLMJudge(backend, max_tokens=100)
+    long, short = episode("x" * 50_000, index=0), episode("short", index=1)
+    verdicts = score(judge, [long, short])
+    assert [v.score for v in verdicts] == [7, 7]
+    for request in backend.requests:
+        assert len(request.ids) + request.max_tokens <= 6_000
+    assert "characters left out" in "".join(map(chr, backend.requests[0].ids))
+
+
+def test_a_correction_that_does_not_fit_is_not_asked_for(scripted_backend, episode):
+    backend = scripted_backend(lambda prompt: "no " * 900)
+    backend.context_length = 6_000
+    [verdict] = score(LLMJudge(backend, max_tokens=100), [episode("x" * 50_000)])
+    assert len(backend.requests) == 1
+    assert "does not begin with the JSON object" in verdict.error
+    assert len(verdict.error) < 700
+
+
+def test_a_context_that_is_too_small_is_an_error_of_that_episode(scripted_backend, episode):
+    backend = scripted_backend(good())
+    backend.context_length = 1_000
+    [verdict] = score(LLMJudge(backend, max_tokens=100), [episode("x")])
+    assert "does not fit the judge's context" in verdict.error
+    assert backend.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"reduce": "mean"}, "reduce: expected one of expected, argmax"),
+        ({"reply": "yaml"}, "reply: expected one of json, digit"),
+        ({"reply": "digit"}, "next-token logprobs"),
+        ({"max_tokens": 0}, "max_tokens: expected a whole number of at least 1, got 0"),
+        ({"max_tokens": "many"}, "max_tokens"),
+        ({"batch_size": True}, "batch_size"),
+        ({"max_characters": 1.5}, "max_characters"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+    ],
+)
+def test_bad_options(options, told, scripted_backend):
+    with pytest.raises(OVDError, match=told):
+        LLMJudge(scripted_backend(good()), **options)
+
+
+def test_the_fingerprint_changes_with_what_verdicts_depend_on(scripted_backend, digit_backend):
+    backend = scripted_backend(good())
+    named = scripted_backend(good())
+    named.name = "another"
+    prints = [
+        LLMJudge(backend).fingerprint,
+        LLMJudge(named).fingerprint,
+        LLMJudge(digit_backend(good(), LOGPROBS)).fingerprint,
+        LLMJudge(backend, rubric="Be kind.").fingerprint,
+        LLMJudge(backend, reduce="argmax").fingerprint,
+        LLMJudge(backend, show_gold=False).fingerprint,
+        LLMJudge(backend, temperature=1.0).fingerprint,
+        LLMJudge(backend, max_tokens=9).fingerprint,
+        LLMJudge(backend, max_characters=9).fingerprint,
+    ]
+    assert len(set(prints)) == len(prints)
+    assert LLMJudge(backend, batch_size=3).fingerprint == prints[0]
+
+
+def test_gold_answers_can_be_kept_from_the_judge(scripted_backend, episode):
+    backend = scripted_backend(good())
+    secret = episode("x", answers=["31415"])
+    score(LLMJudge(backend, show_gold=False), [secret])
+    assert "31415" not in "".join(map(chr, backend.requests[0].ids))
+
+
+def test_random_numbers_hang_on_the_episode_alone(scripted_backend, episode):
+    backend = scripted_backend(good())
+    judge = LLMJudge(backend, temperature=1.0)
+    episodes = [episode(f"message {i}", index=i) for i in range(4)]
+    score(judge, episodes)
+    score(judge, episodes[::-1])
+    keys = [request.key for request in backend.requests]
+    assert len(set(keys)) == 4
+    assert keys[:4] == keys[:3:-1]
+
+
+def test_a_judge_by_name_needs_a_model():
+    with pytest.raises(OVDError, match="--model"):
+        load_llm_judge()
+    with pytest.raises(OVDError, match="did you mean 'math'"):
+        load_llm_judge("smollm2-135m", rubric="maths")

@@ -1,0 +1,257 @@
+"""``ovd train`` and ``ovd eval``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from agents.commands import choose_tasks, parse_options
+from ovd_envs.errors import OVDError
+
+if TYPE_CHECKING:
+    from agents.episode import Episode
+    from ovd_envs.task import Task
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Add ``ovd train`` and ``ovd eval``."""
+    app.command(name="train")(train)
+    app.command(name="eval")(evaluate)
+
+
+def train(
+    config: Path = typer.Argument(metavar="CONFIG", help="YAML file, see examples/math_cpu.yaml."),
+    run: Path | None = typer.Option(
+        None, "--run", "-r", metavar="DIR", help="Run folder; default: runs/<name of the config>."
+    ),
+    resume: bool = typer.Option(
+        False, "--resume", help="Go on where the run in the folder stopped; begin it if none did."
+    ),
+    overrides: list[str] = typer.Option(
+        [], "--set", metavar="KEY=VALUE", help="Override a key, e.g. optimizer.steps=10."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+) -> None:
+    """Train a student, and show before and after.
+
+    The run folder holds the configuration, metrics, every episode, evaluations and checkpoints.
+    Ctrl-C and kills lose at most the step under way: --resume goes on to the same numbers.
+
+    Example: `ovd train examples/math_cpu.yaml --run runs/demo`
+    """
+    from rich.console import Console
+
+    from training.config import load_config
+
+    settings = load_config(config, overrides)
+    folder = run or Path("runs") / config.stem
+    console = Console(stderr=True) if as_json else Console()
+    with console.status("starting"):
+        from training.display import RunDisplay, summary_table
+        from training.trainer import Trainer
+
+        display = RunDisplay(settings, str(folder), console)
+        trainer = Trainer(settings, folder, resume=resume, reporter=display)
+    try:
+        with display:
+            summary = trainer.train()
+    except KeyboardInterrupt:
+        # From None: the stop itself is no news, what is kept is.
+        raise KeyboardInterrupt(
+            f"stopped: all whole steps are in {folder}; the same command with --resume goes on"
+        ) from None
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    if summary["before"] and summary["after"]:
+        console.print(summary_table(summary, trainer.config))
+        _show_episodes(console, trainer)
+    console.print(f"run folder: {folder}", highlight=False)
+    console.print(
+        f"next: ovd eval {settings.env} --student {folder}", highlight=False, soft_wrap=True
+    )
+
+
+def _show_episodes(console: Any, trainer: Any) -> None:
+    from agents.episode import read_episodes
+    from training.display import side_by_side
+
+    first, last = (
+        list(read_episodes(trainer.run.evaluation_episodes(step)))
+        for step in (0, trainer.config.optimizer.steps)
+    )
+    if count := trainer.config.display_episodes:
+        console.print(side_by_side(first, last, count))
+
+
+def evaluate(
+    env: str = typer.Argument(metavar="ENV", help="Name of an environment, see `ovd envs`."),
+    student: str = typer.Option(
+        ...,
+        "--student",
+        "-s",
+        metavar="MODEL|RUN",
+        help="Model: an alias (smollm2-135m), a folder, a hub name, or a run folder (its newest "
+        "checkpoint).",
+    ),
+    tasks: str = typer.Option(
+        "200", "--tasks", metavar="N|FILE", help="The first N tasks of the split, or a JSONL file."
+    ),
+    split: str = typer.Option("test", metavar="NAME", help="Split that the N tasks come from."),
+    samples: int = typer.Option(
+        1, metavar="K", min=1, help="Episodes of each task; more than 1 gives pass@k."
+    ),
+    seed: int = typer.Option(0, metavar="N", min=0, help="Seed of the random numbers."),
+    temperature: float = typer.Option(
+        0.0, metavar="T", min=0.0, help="Sampling temperature; 0 is greedy."
+    ),
+    max_tokens: int | None = typer.Option(
+        None, metavar="N", min=1, help="Most tokens of one message; default: the run's, or 256."
+    ),
+    batch_size: int = typer.Option(
+        64, metavar="N", min=1, help="Most episodes that run at a time."
+    ),
+    env_option: list[str] = typer.Option(
+        [],
+        "--env-option",
+        "-e",
+        metavar="KEY=VALUE",
+        help="An option of the environment; default for a run folder: the run's own.",
+    ),
+    compare: str | None = typer.Option(
+        None,
+        "--compare",
+        metavar="FILE|RUN",
+        help="Episodes of another evaluation (--out), or a run: the first one of its own. "
+        "Paired by task.",
+    ),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", metavar="FILE", help="JSONL file that the episodes go to."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the numbers as JSON."),
+) -> None:
+    """Evaluate a student alone: accuracy and reward with 95 % intervals.
+
+    Example: `ovd eval ovd/Math-v0 --student runs/demo --compare runs/demo`
+    """
+    from rich.console import Console
+
+    from training.run import Run
+
+    options = parse_options(env_option)
+    run = Run(student)
+    if run.exists:
+        config = run.config()
+        options = {**(config.env_options if env == config.env else {}), **options}
+        max_tokens = max_tokens or config.rollout.max_tokens
+        model = str(run.latest_model())
+    else:
+        model = student
+    if samples > 1 and temperature == 0:
+        raise OVDError("--samples: greedy samples are all the same; expected --temperature above 0")
+    chosen = choose_tasks(env, options, tasks, split)
+    other = _other_episodes(compare) if compare is not None else None
+    result, episodes = _run_episodes(
+        env,
+        chosen,
+        options,
+        {"model": model, "name": student, "temperature": temperature, "max_tokens": max_tokens or 256},
+        samples=samples,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    if out is not None:
+        from agents.episode import write_episodes
+
+        write_episodes(out, episodes)
+    result = {"env": env, "student": student, **result}
+    if other is not None:
+        from training.evaluation import compare as paired
+
+        result["compare"] = {"with": compare, **paired(other, episodes)}
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        _print_evaluation(Console(), result)
+
+
+def _run_episodes(
+    env: str,
+    tasks: Sequence[Task],
+    options: Mapping[str, Any],
+    student: Mapping[str, Any],
+    *,
+    samples: int,
+    seed: int,
+    batch_size: int,
+) -> tuple[dict[str, Any], list[Episode]]:
+    """Load the student and evaluate it behind a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    import agents
+    from training.evaluation import evaluate as run_evaluation
+
+    console = Console(stderr=True)
+    with console.status(f"loading {student['name']}"):
+        agent = agents.load_student(
+            student["model"],
+            temperature=student["temperature"],
+            max_tokens=student["max_tokens"],
+            batch_size=batch_size,
+        )
+        agent.name = student["name"]
+    with Progress(console=console) as progress:
+        bar = progress.add_task("episodes", total=len(tasks) * samples)
+        return run_evaluation(
+            agent,
+            env,
+            tasks,
+            samples=samples,
+            seed=seed,
+            env_options=options,
+            batch_size=batch_size,
+            progress=lambda _: progress.advance(bar),
+        )
+
+
+def _other_episodes(place: str) -> list[Episode]:
+    """The episodes to compare with. Raises ``OVDError`` where there are none."""
+    from agents.episode import read_episodes
+    from training.run import Run
+
+    run = Run(place)
+    if not run.exists:
+        return list(read_episodes(place))
+    steps = [result["step"] for result in run.evaluations()]
+    if not steps:
+        raise OVDError(f"--compare {place}: the run has no evaluation yet")
+    return list(read_episodes(run.evaluation_episodes(steps[0])))
+
+
+def _print_evaluation(console: Any, result: Mapping[str, Any]) -> None:
+    from rich.table import Table
+
+    low, high = result["interval"]
+    table = Table(title=f"{result['student']} on {result['env']}", show_header=False)
+    table.add_row("accuracy", f"{result['accuracy']:.1%}  [{low:.1%}, {high:.1%}]")
+    low, high = result["reward_interval"]
+    table.add_row("reward", f"{result['reward']:.3f}  [{low:.3f}, {high:.3f}]")
+    table.add_row("tasks", str(result["n"]))
+    for k, value in result.get("pass_at_k", {}).items():
+        table.add_row(f"pass@{k}", f"{value:.1%}")
+    if result["errors"]:
+        table.add_row("errors", f"{result['errors']} episodes, counted as not answered")
+    if other := result.get("compare"):
+        table.add_row(
+            f"against {other['with']}",
+            f"{other['difference']:+.1%}  [{other['low']:+.1%}, {other['high']:+.1%}]  "
+            f"p {other['p']:.2g} ({other['gained']} gained, {other['lost']} lost, n {other['n']})",
+        )
+    console.print(table)
+
+
