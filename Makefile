@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(BIN)/ovd train examples/math_cpu.yaml
+	$(BIN)/ovd train examples/math_cpu.yaml --run runs/demo --resume
 
 test: setup lint types
 	$(BIN)/python -m pytest

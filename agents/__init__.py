@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.episode import Episode, Segment, Turn, read_episodes, write_episodes
 from agents.protocol import Act, Agent, Backend, Completion, Request
+from agents.registry import backends
 from agents.rollout import rollout
 
 if TYPE_CHECKING:
@@ -29,15 +30,18 @@ def __getattr__(name: str) -> Any:
 
 
 def load_backend(
-    name: str, *, dtype: str = "auto", device: str | None = None, batch_size: int = 64
+    name: str,
+    *,
+    backend: str = "transformers",
+    dtype: str = "auto",
+    device: str | None = None,
+    batch_size: int = 64,
 ) -> Backend:
     """A backend for a model: an alias, a folder or a hub name.
 
-    Raises ``OVDError`` where there is no such model.
+    Raises ``OVDError`` where there is no such model or no such backend.
     """
-    from agents.transformers_backend import TransformersBackend
-
-    return TransformersBackend.load(name, dtype=dtype, device=device, batch_size=batch_size)
+    return backends.get(backend)(name, dtype=dtype, device=device, batch_size=batch_size)
 
 
 def load_student(
@@ -68,6 +72,7 @@ __all__ = [
     "Student",
     "TransformersBackend",
     "Turn",
+    "backends",
     "load_backend",
     "load_student",
     "read_episodes",

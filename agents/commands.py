@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import statistics
@@ -151,38 +152,23 @@ def play(
 
     from agents.display import outcome_line, printable
     from agents.episode_log import EpisodeLog
-    from agents.human import HumanAgent, Left
-    from agents.rollout import run_seeded
 
     console = Console()
     options = parse_options(env_option)
     seed = random.randrange(10_000) if seed is None else seed
     chosen = _one_task(env, options, task, split, seed)
-    log = EpisodeLog(out) if out is not None else None
-    console.print(printable(f"{env} · seed {seed} · Enter sends, Ctrl-C leaves", style="dim"))
-    if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")
-    try:
-        [episode] = run_seeded(
-            HumanAgent(console=console),
-            env,
-            [(chosen, (seed, 0, len(log.episodes) if log else 0, 0))],
-            env_options=options,
-        )
-    except Left as left:
-        raise OVDError(f"{left}: nothing was saved") from left
-    except KeyboardInterrupt:
-        console.print()  # leave the line of the prompt
-        raise KeyboardInterrupt("left: nothing was saved") from None
-    if episode.error:
-        raise RuntimeError(f"the environment failed:\n{episode.error}")
-    lines = outcome_line(episode)
+    with EpisodeLog(out) if out is not None else contextlib.nullcontext() as log:
+        console.print(printable(f"{env} · seed {seed} · Enter sends, Ctrl-C leaves", style="dim"))
+        key = (seed, 0, len(log.episodes) if log is not None else 0, 0)
+        episode = _let_a_person_act(console, env, options, chosen, key)
+        if log is not None:
+            log.append(episode)
     if last := episode.turns[-1].observation:
         console.print(Panel(printable(last)))
+    lines = outcome_line(episode)
     gold = " or ".join(chosen.answers)
     lines.append("\n").append_text(printable(f"gold answer: {gold}"))
-    if log is not None:
-        log.append(episode)
+    if out is not None:
         lines.append("\n").append_text(printable(f"saved in {out}", style="dim"))
     console.print(Panel(lines, title="score", title_align="left"))
 
@@ -358,6 +344,29 @@ def _print_summary(summary: Mapping[str, Any], out: Path) -> None:
     table.add_row("tokens", f"{summary['sampled_tokens']} sampled")
     table.add_row("saved in", str(out))
     Console().print(table)
+
+
+def _let_a_person_act(
+    console: Console, env: str, options: Mapping[str, Any], task: Task, seed: tuple[int, ...]
+) -> Episode:
+    """The finished episode. Raises where the person leaves before it has ended."""
+    from agents.human import HumanAgent, Left
+    from agents.rollout import run_seeded
+
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")
+    try:
+        [episode] = run_seeded(
+            HumanAgent(console=console), env, [(task, seed)], env_options=options
+        )
+    except Left as left:
+        raise OVDError(f"{left}: nothing was saved") from left
+    except KeyboardInterrupt:
+        console.print()  # leave the line of the prompt
+        raise KeyboardInterrupt("left: nothing was saved") from None
+    if episode.error:
+        raise RuntimeError(f"the environment failed:\n{episode.error}")
+    return episode
 
 
 def _one_task(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ovd_envs.errors import OVDError
-from ovd_envs.jsonl import read_jsonl, write_jsonl
+from ovd_envs.jsonl import read_jsonl_numbered, write_jsonl
 from ovd_envs.task import Task
 
 #: Version of the JSON form below; a reader refuses a version that it does not know.
@@ -41,6 +41,15 @@ class Segment:
     ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        lengths = len(self.ids), len(self.mask), len(self.logprobs)
+        if len(set(lengths)) != 1:
+            raise ValueError(
+                "a segment's ids, mask and logprobs must have one length, got {}, {}, {}".format(
+                    *lengths
+                )
+            )
 
     def extend_given(self, ids: Sequence[int]) -> None:
         """Append tokens that the environment or the template wrote."""
@@ -118,7 +127,7 @@ class Episode:
             "env": self.env,
             "agent": self.agent,
             "observation": self.observation,
-            "turns": [{name: getattr(turn, name) for name in Turn.__slots__} for turn in self.turns],
+            "turns": [{name: getattr(t, name) for name in Turn.__slots__} for t in self.turns],
             "segments": [
                 {"ids": s.ids, "mask": s.mask, "logprobs": s.logprobs} for s in self.segments
             ],
@@ -139,7 +148,9 @@ class Episode:
     def from_dict(cls, data: Mapping[str, Any]) -> Episode:
         """The inverse of ``to_dict``. Raises ``OVDError`` for another schema version."""
         if data.get("schema") != SCHEMA_VERSION:
-            raise OVDError(f"episode schema {data.get('schema')!r}: this version reads {SCHEMA_VERSION}")
+            raise OVDError(
+                f"episode schema {data.get('schema')!r}: this version reads {SCHEMA_VERSION}"
+            )
         fields = {k: v for k, v in data.items() if k not in ("schema", "id")}
         fields["task"] = Task.from_dict(data["task"])
         fields["turns"] = [Turn(**turn) for turn in data["turns"]]
@@ -150,7 +161,7 @@ class Episode:
 
 def read_episodes(path: str | Path) -> Iterator[Episode]:
     """Episodes of a JSONL file as a stream. Raises ``OVDError`` naming file and row."""
-    for number, row in enumerate(read_jsonl(path), start=1):
+    for number, row in read_jsonl_numbered(path):
         try:
             yield Episode.from_dict(row)
         except (OVDError, KeyError, TypeError, ValueError) as error:

@@ -28,6 +28,7 @@ class EpisodeLog:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
+            self._is_new = not self.path.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self.path.open("ab+")
             self._mend_last_line()
@@ -51,8 +52,13 @@ class EpisodeLog:
         self.episodes.append(episode)
 
     def close(self, order: Iterable[Episode] | None = None) -> None:
-        """Close the file; with ``order``, leave exactly those episodes in it, atomically."""
+        """Close the file; with ``order``, leave exactly those episodes in it, atomically.
+
+        A file that was made here and got nothing is removed again.
+        """
         self._handle.close()
+        if self._is_new and not self.episodes:
+            self.path.unlink(missing_ok=True)
         if order is not None:
             self.episodes = list(order)
             write_episodes(self.path, self.episodes)
@@ -87,7 +93,7 @@ class EpisodeLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._handle.close()
+        self.close()
 
 
 def _is_json(line: bytes) -> bool:

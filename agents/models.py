@@ -27,7 +27,7 @@ ALIASES = {
 
 
 def cache_dir() -> Path:
-    """The user's cache folder: ``$OVD_CACHE``, else ``$XDG_CACHE_HOME/ovd``, else ``~/.cache/ovd``."""
+    """The user's cache: ``$OVD_CACHE``, else ``$XDG_CACHE_HOME/ovd``, else ``~/.cache/ovd``."""
     if override := os.environ.get("OVD_CACHE"):
         return Path(override)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ovd"
@@ -45,8 +45,8 @@ def packaged_file(package: str, name: str) -> Path | None:
 def resolve_model(name: str) -> str:
     """The folder or hub name that transformers loads for ``name``.
 
-    Raises ``OVDError`` for a folder without a config and, where the hub is off, for a name that
-    is neither an alias nor a folder.
+    Raises ``OVDError`` for a folder without a config, a cache that cannot be written and, where
+    the hub is off, for a name that is neither an alias nor a folder.
     """
     if name in ALIASES:
         hub_name, package, filename = ALIASES[name]
@@ -54,7 +54,11 @@ def resolve_model(name: str) -> str:
         if (cached / "config.json").is_file():
             return str(cached)
         if source := packaged_file(package, filename):
-            convert_gguf(source, cached)
+            try:
+                convert_gguf(source, cached)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise OVDError(f"model {name!r}: cannot be kept in {cached} ({reason})") from error
             return str(cached)
         if hub_is_offline():
             raise OVDError(
@@ -64,8 +68,11 @@ def resolve_model(name: str) -> str:
         return hub_name
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise OVDError(f"model {name!r}: a folder without a config.json")
+        # An adapter names its base model; transformers loads the two together.
+        if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+            raise OVDError(
+                f"model {name!r}: a folder without a config.json or an adapter_config.json"
+            )
         return str(path)
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise OVDError(f"model {name!r}: no such folder")

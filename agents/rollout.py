@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +44,11 @@ def rollout(
     ``OVDError`` (bad input, the same for all) and Ctrl-C go up.
     """
     if group_size < 1 or batch_size < 1:
-        raise OVDError(f"group_size and batch_size: expected at least 1, got {group_size}, {batch_size}")
+        raise OVDError(
+            f"group_size and batch_size: expected at least 1, got {group_size}, {batch_size}"
+        )
+    if seed < 0 or step < 0:
+        raise OVDError(f"seed and step: expected at least 0, got {seed}, {step}")
     seeds = [(seed, step, p, i) for p in range(len(tasks)) for i in range(group_size)]
     return run_seeded(
         agent,
@@ -89,10 +95,21 @@ def run_seeded(
                 worlds.append(factory())
             _run_batch(agent, worlds[: len(batch)], batch, progress)
             episodes += batch
+            for place, episode in enumerate(batch):
+                if episode.error is not None and start + batch_size < len(requests):
+                    # What raised may be broken for good: the next episode gets a new one.
+                    _close(worlds[place])
+                    worlds[place] = factory()
     finally:
         for world in worlds:
-            world.close()
+            _close(world)
     return episodes
+
+
+def _close(world: gymnasium.Env[str, str]) -> None:
+    # The episodes are worth more than a tidy end.
+    with contextlib.suppress(Exception):
+        world.close()
 
 
 def _run_batch(
@@ -102,7 +119,6 @@ def _run_batch(
     progress: Callable[[Episode], None] | None,
 ) -> None:
     """Step the episodes together until all have ended."""
-    ended = 0
     for world, episode in zip(worlds, episodes, strict=True):
         _reset(world, episode)
     running = list(zip(worlds, episodes, strict=True))
@@ -110,7 +126,6 @@ def _run_batch(
         over = [episode for _, episode in running if episode.done]
         running = [(world, episode) for world, episode in running if not episode.done]
         _finish(agent, over, progress)
-        ended += len(over)
         if not running:
             return
         began = time.perf_counter()
@@ -131,11 +146,16 @@ def _act(agent: Agent, episodes: Sequence[Episode]) -> list[Act | str]:
     try:
         acts: list[Act | str] = list(agent.act(episodes))
         if len(acts) != len(episodes):
-            raise ValueError(f"agent {agent.name!r} gave {len(acts)} acts for {len(episodes)} episodes")
+            raise ValueError(
+                f"agent {agent.name!r} gave {len(acts)} acts for {len(episodes)} episodes"
+            )
+        for act in acts:
+            if not isinstance(act, Act):
+                raise TypeError(f"agent {agent.name!r}: expected an Act, got {type(act).__name__}")
         return acts
     except OVDError:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - somebody's agent can fail in any way
         if len(episodes) == 1:
             return [traceback.format_exc()]
     for episode, counts in zip(episodes, lengths, strict=True):
@@ -154,7 +174,7 @@ def _reset(world: gymnasium.Env[str, str], episode: Episode) -> None:
         episode.observation, _ = world.reset(seed=seed, options={"task": episode.task})
     except OVDError:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - somebody's environment can fail in any way
         _fail(episode, traceback.format_exc())
 
 
@@ -164,19 +184,26 @@ def _step(world: gymnasium.Env[str, str], episode: Episode, act: Act, seconds: f
     began = time.perf_counter()
     try:
         observation, reward, terminated, truncated, info = world.step(act.text)
+        turn.observation, turn.reward = observation, float(reward)
+        if terminated or truncated:
+            ending = {k: v for k, v in info.items() if k not in ("answers", "task")}
+            episode.info = json.loads(json.dumps(ending, default=_plain))
     except OVDError:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - somebody's environment can fail in any way
         _fail(episode, traceback.format_exc())
         return
     finally:
         turn.env_seconds = time.perf_counter() - began
-    turn.observation, turn.reward = observation, float(reward)
     episode.reward += turn.reward
     if terminated or truncated:
-        episode.info = {k: v for k, v in info.items() if k not in ("answers", "task")}
         reason = str(info.get("end_reason") or ("terminated" if terminated else "truncated"))
         _end(episode, reason, terminated=bool(terminated), truncated=bool(truncated))
+
+
+def _plain(value: Any) -> Any:
+    """JSON of what an environment put into ``info`` against its contract (numpy, mostly)."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _end(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from agents.dialect import ChatDialect
 from agents.models import resolve_model
@@ -33,7 +36,9 @@ def choose_dtype(name: str = "auto", device: str = "cpu") -> torch.dtype:
         raise OVDError(f"dtype {name!r}: expected auto, float32 or bfloat16") from None
 
 
-def load_model(name: str, *, dtype: str = "auto", device: str | None = None) -> tuple[Any, Any, str]:
+def load_model(
+    name: str, *, dtype: str = "auto", device: str | None = None
+) -> tuple[Any, Any, str]:
     """(model in evaluation mode, tokenizer, where they came from).
 
     Only safetensors are read and no code of the model's repository is run. Raises ``OVDError``
@@ -42,12 +47,13 @@ def load_model(name: str, *, dtype: str = "auto", device: str | None = None) -> 
     place = resolve_model(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = choose_dtype(dtype, device)
+    disable_progress_bar()  # of shards read and written: a library's noise in our display
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             place, dtype=chosen, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise OVDError(f"model {name!r}: cannot be loaded ({first})") from error
     return model.eval().to(device), tokenizer, place
@@ -119,20 +125,30 @@ class TransformersBackend:
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion for each request, in order.
 
-        Raises ``OVDError`` for an empty prompt or one that leaves no room for a reply.
+        Raises ``OVDError`` for an empty prompt, one that leaves no room for a reply, and options
+        that mean nothing.
         """
         for request in requests:
-            if not request.ids:
-                raise OVDError("an empty prompt: expected at least one token id")
-            if len(request.ids) + request.max_tokens > self.context_length:
-                raise OVDError(
-                    f"a prompt of {len(request.ids)} tokens and a reply of {request.max_tokens}: "
-                    f"expected at most {self.context_length} together"
-                )
+            self._check(request)
         completions: list[Completion] = []
         for start in range(0, len(requests), self.batch_size):
             completions += self._generate(requests[start : start + self.batch_size])
         return completions
+
+    def _check(self, request: Request) -> None:
+        if not request.ids:
+            raise OVDError("an empty prompt: expected at least one token id")
+        if request.max_tokens < 1:
+            raise OVDError(f"max_tokens: expected at least 1, got {request.max_tokens}")
+        if not request.temperature >= 0:
+            raise OVDError(f"temperature: expected 0 (greedy) or more, got {request.temperature}")
+        if "" in request.stop:
+            raise OVDError("stop: expected strings that are not empty, got ''")
+        if len(request.ids) + request.max_tokens > self.context_length:
+            raise OVDError(
+                f"a prompt of {len(request.ids)} tokens and a reply of {request.max_tokens}: "
+                f"expected at most {self.context_length} together"
+            )
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
         device = self.model.device
@@ -140,8 +156,9 @@ class TransformersBackend:
         cache, mask, logits = self._prefill(requests)
         rows = list(range(len(requests)))  # which reply stands in which row of the batch
         while True:
-            temperature = torch.tensor([running[r].request.temperature for r in rows], device=device)
-            draws = torch.tensor([running[r].draws[len(running[r].ids)] for r in rows], device=device)
+            now = [running[row] for row in rows]
+            temperature = torch.tensor([r.request.temperature for r in now], device=device)
+            draws = torch.tensor([r.draws[len(r.ids)] for r in now], device=device)
             ids, logprobs = choose(logits.float(), temperature, draws)
             for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):
                 self._append(running[row], token, logprob)
@@ -178,7 +195,7 @@ class TransformersBackend:
     def _prefill(
         self, requests: Sequence[Request]
     ) -> tuple[DynamicCache, torch.Tensor, torch.Tensor]:
-        """Read the prompts: (cache, attention mask (batch, columns), logits (batch, vocabulary))."""
+        """Read the prompts: cache, attention mask (batch, columns), logits (batch, vocabulary)."""
         device = self.model.device
         prompts: dict[tuple[int, ...], int] = {}  # each different prompt is read once
         pasts: list[_Past | None] = []
@@ -187,9 +204,13 @@ class TransformersBackend:
             if key not in prompts:
                 prompts[key] = len(prompts)
                 pasts.append(self._reusable(request))
-        kept = [len(past.ids) if past else 0 for past in pasts]
+        # All rows read as many tokens as the one that must read most, or their whole prompt: so
+        # a row's columns have no gap, and a sliding window sees what it should.
+        known = [len(past.ids) if past else 0 for past in pasts]
+        width = max(len(key) - n for key, n in zip(prompts, known, strict=True))
+        kept = [max(len(key) - width, 0) for key in prompts]
         fresh = [list(key[n:]) for key, n in zip(prompts, kept, strict=True)]
-        width, past_width = max(map(len, fresh)), max(kept)
+        past_width = max(kept)
         ids = torch.full((len(fresh), width), self._pad_id, device=device)
         mask = torch.zeros((len(fresh), past_width + width), dtype=torch.long, device=device)
         positions = torch.zeros((len(fresh), width), dtype=torch.long, device=device)
@@ -198,7 +219,7 @@ class TransformersBackend:
             mask[row, past_width - old : past_width] = 1
             mask[row, past_width + width - len(new) :] = 1
             positions[row, width - len(new) :] = torch.arange(old, old + len(new), device=device)
-        cache = self._stack(pasts, past_width) if past_width else DynamicCache()
+        cache = self._stack(pasts, kept, past_width) if past_width else DynamicCache()
         logits = self._forward(ids, mask, positions, cache)
         if len(prompts) < len(requests):
             index = torch.tensor([prompts[tuple(r.ids)] for r in requests], device=device)
@@ -211,7 +232,7 @@ class TransformersBackend:
         return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
 
     def _reusable(self, request: Request) -> _Past | None:
-        """The kept keys and values that the request's prompt begins with, all but its last token."""
+        """Kept keys and values of what the prompt begins with, its last token left out."""
         past = self._sessions.get(request.session) if request.session else None
         if past is None:
             return None
@@ -223,16 +244,18 @@ class TransformersBackend:
             return None
         return _Past(past.ids[:length], [layer[:, :, :length] for layer in past.layers])
 
-    def _stack(self, pasts: Sequence[_Past | None], width: int) -> DynamicCache:
-        """One left-padded cache from the kept keys and values of several conversations."""
+    def _stack(
+        self, pasts: Sequence[_Past | None], kept: Sequence[int], width: int
+    ) -> DynamicCache:
+        """One left-padded cache of the first ``kept`` tokens of several conversations."""
         like = next(past for past in pasts if past)
         cache = DynamicCache()
         for number, layer in enumerate(like.layers):
             kinds, heads, _, size = layer.shape
             both = layer.new_zeros((kinds, len(pasts), heads, width, size))
-            for row, past in enumerate(pasts):
-                if past:
-                    both[:, row, :, width - len(past.ids) :] = past.layers[number]
+            for row, (past, count) in enumerate(zip(pasts, kept, strict=True)):
+                if past and count:
+                    both[:, row, :, width - count :] = past.layers[number][:, :, :count]
             cache.update(both[0], both[1], number)
         return cache
 
@@ -253,6 +276,8 @@ class TransformersBackend:
             self._sessions[reply.request.session] = _Past(ids, layers)
 
     def _append(self, reply: _Running, token: int, logprob: float) -> None:
+        if math.isnan(logprob):
+            raise OVDError(f"model {self.name!r}: its logits are not numbers (NaN)")
         reply.ids.append(token)
         reply.logprobs.append(logprob)
         if token in self.dialect.stop_ids:
@@ -280,12 +305,15 @@ class TransformersBackend:
     ) -> list[list[float]]:
         """Log-probabilities, at temperature 1, of each of ``choices`` as the next token.
 
-        One list for each prompt, in the order of ``choices``.
+        One list for each prompt, in the order of ``choices``. Raises ``OVDError`` for an empty
+        prompt or one that is too long.
         """
         rows: list[list[float]] = []
         wanted = torch.tensor(list(choices), device=self.model.device)
         for start in range(0, len(prompts), self.batch_size):
             batch = [Request(ids, 1) for ids in prompts[start : start + self.batch_size]]
+            for request in batch:
+                self._check(request)
             _, _, logits = self._prefill(batch)
             rows += logits.float().log_softmax(dim=-1)[:, wanted].tolist()
         return rows

@@ -1,6 +1,6 @@
 """What the student learns: OVD beside outcome-only GRPO and beside imitation.
 
-    python benchmarks/learning.py --out runs/learning            # everything, about an hour and a half
+    python benchmarks/learning.py --out runs/learning            # everything, over an hour
     python benchmarks/learning.py --seeds 0 --algorithms ovd     # a part of it
 
 Every run is `examples/math_cpu.yaml` with another seed or algorithm: the same student, tasks,
@@ -80,7 +80,9 @@ def main() -> None:
                 parser.error(f"sft spends what ovd spent: train ovd with seed {seed} first")
     # OVD first: it says how many teacher episodes imitation may spend.
     chosen = [name for name in ALGORITHMS if name in options.algorithms]
-    runs = [train(name, seed, options.out, options.extra) for seed in options.seeds for name in chosen]
+    runs = [
+        train(name, seed, options.out, options.extra) for seed in options.seeds for name in chosen
+    ]
     print(json.dumps({"runs": runs}, indent=2))
 
 

@@ -17,8 +17,8 @@ from training.config import parse_config
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-#: `ovd ...` in running text and tables; not the bare name, not a pattern with dots.
-_INLINE = re.compile(r"`((?:\.venv/bin/)?ovd [a-z][^`]*)`")
+#: `ovd COMMAND ARGUMENTS` in running text and tables.
+_INLINE = re.compile(r"`(ovd [a-z]+ [^`]+)`")
 _LINK = re.compile(r"\]\((?!https?://)([^)#]+)\)")
 
 
@@ -43,7 +43,7 @@ def commands():
                 yield pytest.param(line, id=f"{page.name}: {line}")
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", list(blocks("python")))
 def test_python_runs(code, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -51,7 +51,7 @@ def test_python_runs(code, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", list(commands()))
 def test_commands_parse(line):
     command = typer.main.get_command(cli.build_app())
     name, *arguments = shlex.split(line)[1:]
@@ -59,12 +59,12 @@ def test_commands_parse(line):
     command.commands[name].make_context(name, arguments)
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
+@pytest.mark.parametrize("text", list(blocks("yaml")))
 def test_yaml_is_a_configuration(text):
     parse_config(yaml.safe_load(text))
 
 
-@pytest.mark.parametrize("text", blocks("toml"))
+@pytest.mark.parametrize("text", list(blocks("toml")))
 def test_entry_points_are_of_groups_that_we_read(text):
     from agents.rollout import rollout  # noqa: F401 - registries exist once their module is read
     from ovd_envs.registry import Registry

@@ -6,18 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.algorithms import Algorithm
     from training.config import Config, load_config
     from training.evaluation import compare, evaluate
     from training.groups import Group, Judged
     from training.learner import Learner
+    from training.protocol import Algorithm
     from training.rows import Row, episode_rows, merge_rows
     from training.run import Run
     from training.trainer import Trainer
 
 # Loaded at first use: torch and transformers take seconds.
 _LAZY = {
-    "Algorithm": "training.algorithms",
+    "Algorithm": "training.protocol",
     "Config": "training.config",
     "Group": "training.groups",
     "Judged": "training.groups",

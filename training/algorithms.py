@@ -1,21 +1,20 @@
 """Every algorithm is a choice of rows: functions from groups to what the trainer eats.
 
 ``ovd`` is On-policy Verbal Distillation (arXiv 2601.21968), ``grpo`` learns from the outcome
-alone, ``sft`` imitates the demonstrator. Register your own in ``algorithms`` or under the
-entry-point group ``ovd.algorithms``.
+alone, ``sft`` imitates the demonstrator. Register your own in ``training.registry.algorithms`` or
+under the entry-point group ``ovd.algorithms``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.dialect import ChatDialect
 from agents.episode import Episode
-from ovd_envs.registry import Registry
 from training.groups import Group, Judged
 from training.rows import Row, episode_rows, merge_rows
 
@@ -25,28 +24,13 @@ EPSILON = 1e-4
 Scale = Literal["none", "group"]
 
 
-class Algorithm(Protocol):
-    """What to ask of the teachers for a group, and which rows it becomes."""
-
-    needs_judge: bool
-    needs_demonstrator: bool
-
-    def slots(self, group: Group) -> list[int]:
-        """Positions in ``group.student`` for which a demonstration is wanted."""
-        ...
-
-    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
-        """The rows of a step."""
-        ...
-
-
 def advantages(rewards: Sequence[float], baseline_of: Sequence[float], scale: Scale) -> list[float]:
     """(R - mean) for each reward, the mean taken over ``baseline_of``.
 
     With ``scale`` "group" divided by the standard deviation (ddof 1) of the same episodes plus
     1e-4; where that deviation is 0, every advantage is 0. DeepSeekMath, arXiv 2402.03300, eq. 3.
     """
-    mean = math.fsum(baseline_of) / len(baseline_of)
+    mean = mean_reward(baseline_of)
     if scale == "none":
         return [reward - mean for reward in rewards]
     squares = math.fsum((reward - mean) ** 2 for reward in baseline_of)
@@ -54,6 +38,12 @@ def advantages(rewards: Sequence[float], baseline_of: Sequence[float], scale: Sc
     if deviation == 0:
         return [0.0] * len(rewards)
     return [(reward - mean) / (deviation + EPSILON) for reward in rewards]
+
+
+def mean_reward(rewards: Sequence[float]) -> float:
+    """The mean; of equal rewards exactly that reward, which a sum divided again may miss."""
+    lowest, highest = min(rewards), max(rewards)
+    return lowest if lowest == highest else math.fsum(rewards) / len(rewards)
 
 
 class _Options(BaseModel):
@@ -84,12 +74,11 @@ class OVD(_Options):
             )
         return self
 
-    @property
-    def needs_judge(self) -> bool:
-        return True
+    needs_judge: ClassVar[bool] = True
 
     @property
     def needs_demonstrator(self) -> bool:
+        """Whether rejected episodes are replaced."""
         return self.replace == "whole"
 
     def accepted(self, judged: Judged) -> bool:
@@ -136,13 +125,8 @@ class GRPO(_Options):
 
     scale: Scale = "group"
 
-    @property
-    def needs_judge(self) -> bool:
-        return False
-
-    @property
-    def needs_demonstrator(self) -> bool:
-        return False
+    needs_judge: ClassVar[bool] = False
+    needs_demonstrator: ClassVar[bool] = False
 
     def slots(self, group: Group) -> list[int]:
         """None: nobody demonstrates."""
@@ -164,13 +148,8 @@ class GRPO(_Options):
 class SFT(_Options):
     """Imitation: a demonstrator's episode for every slot, every advantage 1."""
 
-    @property
-    def needs_judge(self) -> bool:
-        return False
-
-    @property
-    def needs_demonstrator(self) -> bool:
-        return True
+    needs_judge: ClassVar[bool] = False
+    needs_demonstrator: ClassVar[bool] = True
 
     def slots(self, group: Group) -> list[int]:
         """All of them."""
@@ -188,7 +167,7 @@ class SFT(_Options):
 def useful_demonstrations(group: Group) -> list[Episode]:
     """The demonstrator's episodes whose reward exceeds the mean of the student's own."""
     own = [judged.episode.reward for judged in group.usable]
-    mean = math.fsum(own) / len(own) if own else 0.0
+    mean = mean_reward(own) if own else 0.0
     return [e for _, e in sorted(group.teacher.items()) if e.error is None and e.reward > mean]
 
 
@@ -205,9 +184,3 @@ def _rows(
         teacher = place >= len(students)
         rows += episode_rows(number, episode, gain, dialect, teacher=teacher)
     return rows
-
-
-algorithms: Registry[type[BaseModel]] = Registry("ovd.algorithms", kind="algorithm")
-algorithms.register("ovd", OVD, "On-policy Verbal Distillation: verbal rejection and replacement.")
-algorithms.register("grpo", GRPO, "Group-relative policy optimisation on the outcome alone.")
-algorithms.register("sft", SFT, "Imitation of the demonstrator, every advantage 1.")

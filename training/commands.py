@@ -11,6 +11,7 @@ import typer
 
 from agents.commands import choose_tasks, parse_options
 from ovd_envs.errors import OVDError
+from training.registry import algorithms  # noqa: F401 - `ovd envs` lists what is imported
 
 if TYPE_CHECKING:
     from agents.episode import Episode
@@ -159,7 +160,12 @@ def evaluate(
         env,
         chosen,
         options,
-        {"model": model, "name": student, "temperature": temperature, "max_tokens": max_tokens or 256},
+        {
+            "model": model,
+            "name": student,
+            "temperature": temperature,
+            "max_tokens": max_tokens or 256,
+        },
         samples=samples,
         seed=seed,
         batch_size=batch_size,
@@ -253,5 +259,3 @@ def _print_evaluation(console: Any, result: Mapping[str, Any]) -> None:
             f"p {other['p']:.2g} ({other['gained']} gained, {other['lost']} lost, n {other['n']})",
         )
     console.print(table)
-
-

@@ -204,7 +204,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
     """The known keys of the section at ``path``."""
     for part in path:
-        annotation = model.model_fields[str(part)].annotation if part in model.model_fields else None
+        annotation = (
+            model.model_fields[str(part)].annotation if part in model.model_fields else None
+        )
         options = [annotation, *getattr(annotation, "__args__", ())]
         found = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
         if not found:

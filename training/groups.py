@@ -85,7 +85,8 @@ def group_episodes(episodes: Sequence[Episode], verdicts: Sequence[Verdict] | No
         group = groups.setdefault(episode.group, Group(episode.task, []))
         if group.task.id != episode.task.id:
             raise OVDError(
-                f"group {episode.group!r}: expected one task, got {group.task.id!r} and {episode.task.id!r}"
+                f"group {episode.group!r}: expected one task, "
+                f"got {group.task.id!r} and {episode.task.id!r}"
             )
         group.student.append(Judged(episode, by_id[episode.id] if by_id is not None else None))
     return list(groups.values())

@@ -39,8 +39,9 @@ def score_tokens(
     hidden = base.get_decoder()(
         input_ids=batch.ids,
         # Added to the attention scores: what every attention of transformers takes as it is.
-        attention_mask=torch.zeros(batch.mask.shape, dtype=model.dtype, device=batch.mask.device)
-        .masked_fill_(~batch.mask, lowest),
+        attention_mask=torch.zeros(
+            batch.mask.shape, dtype=model.dtype, device=batch.mask.device
+        ).masked_fill_(~batch.mask, lowest),
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state

@@ -49,7 +49,9 @@ class Batch:
     teacher: torch.Tensor
 
 
-def pack_rows(rows: Sequence[Row], *, share_prompts: bool = True, max_tokens: int = 2048) -> list[Pack]:
+def pack_rows(
+    rows: Sequence[Row], *, share_prompts: bool = True, max_tokens: int = 2048
+) -> list[Pack]:
     """Rows as packs: rows of a group together as long as a pack stays under ``max_tokens``."""
     packs: list[Pack] = []
     members: dict[int, list[Row]] = {}
@@ -119,13 +121,19 @@ def collate(packs: Sequence[Pack], device: torch.device, pad_id: int = 0) -> Bat
     same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
     # A padding token sees itself alone: a row of nothing but masked scores would be NaN.
     mask = (causal & same & (owner != -1)[:, None, :]) | torch.eye(width, dtype=torch.bool)
-    columns = list(zip(*numbers, strict=True))
+    advantages, weights, sampler_logprobs, teacher = zip(*numbers, strict=True)
+
+    def numbers_of(values: Sequence[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
     return Batch(
-        ids.to(device),
-        positions.to(device),
-        mask[:, None].to(device),
-        torch.tensor(source, device=device),
-        torch.tensor(targets, device=device),
-        *(torch.tensor(column, dtype=torch.float32, device=device) for column in columns[:3]),
-        torch.tensor(columns[3], dtype=torch.bool, device=device),
+        ids=ids.to(device),
+        positions=positions.to(device),
+        mask=mask[:, None].to(device),
+        source=torch.tensor(source, device=device),
+        targets=torch.tensor(targets, device=device),
+        advantages=numbers_of(advantages),
+        weights=numbers_of(weights),
+        sampler_logprobs=numbers_of(sampler_logprobs),
+        teacher=torch.tensor(teacher, dtype=torch.bool, device=device),
     )

@@ -135,7 +135,9 @@ class Run:
 
     # Evaluations
 
-    def save_evaluation(self, step: int, result: dict[str, Any], episodes: Sequence[Episode]) -> None:
+    def save_evaluation(
+        self, step: int, result: dict[str, Any], episodes: Sequence[Episode]
+    ) -> None:
         """Keep an evaluation: the episodes first, so that a result is never without them."""
         place = self.path / "evaluations" / f"step-{step:06d}"
         write_episodes(place.with_suffix(".jsonl"), episodes)

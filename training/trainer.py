@@ -22,12 +22,14 @@ from ovd_envs.task import Task, TaskSource
 from teachers.protocol import Demonstrator, Judge
 from teachers.registry import make_demonstrator, make_judge
 from teachers.score import score
-from training.algorithms import Algorithm, algorithms, useful_demonstrations
+from training.algorithms import useful_demonstrations
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.config import Config, ConfigError, parse_options
 from training.evaluation import evaluate
 from training.groups import Group, group_episodes
 from training.learner import Learner
+from training.protocol import Algorithm
+from training.registry import algorithms
 from training.rows import Row
 from training.run import Run, RunError
 
@@ -51,10 +53,17 @@ class Reporter(Protocol):
 class Silent:
     """A reporter that says nothing."""
 
-    def phase(self, name: str, total: int) -> None: ...
-    def advance(self) -> None: ...
-    def stepped(self, metrics: dict[str, Any]) -> None: ...
-    def evaluated(self, result: dict[str, Any]) -> None: ...
+    def phase(self, name: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self) -> None:
+        """Nothing."""
+
+    def stepped(self, metrics: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def evaluated(self, result: dict[str, Any]) -> None:
+        """Nothing."""
 
 
 class Trainer:
@@ -281,7 +290,9 @@ def training_tasks(source: TaskSource, config: Config, step: int) -> list[Task]:
             tasks.setdefault(task.question, task)
             if len(tasks) == count:
                 return list(tasks.values())
-        raise ConfigError(f"rollout.tasks_per_step: split {config.split!r} has not {count} questions")
+        raise ConfigError(
+            f"rollout.tasks_per_step: split {config.split!r} has not {count} questions"
+        )
     if size < count:
         raise ConfigError(
             f"rollout.tasks_per_step: expected at most {size}, the size of split {config.split!r}, got {count}"
@@ -303,6 +314,7 @@ def group_metrics(
     scores = [verdict.score for verdict in verdicts if verdict.score is not None]
     theta = getattr(algorithm, "theta", None)
     teachers = [episode for group in groups for episode in group.teacher.values()]
+    broken = sum(episode.error is not None for episode in teachers)
     useful = sum(len(useful_demonstrations(group)) for group in groups)
     moved = {row.group for row in rows if any(row.advantages)}
     return {
@@ -315,11 +327,18 @@ def group_metrics(
         "row_weight": sum(row.weight for row in rows),
         "groups_without_advantage": len(groups) - len(moved),
         "episode_errors": sum(judged.episode.error is not None for judged in students),
-        "judge_errors": sum(verdict.failed for verdict in verdicts),
-        "demonstrator_errors": sum(episode.error is not None for episode in teachers),
-        "demonstrations_not_better": len(teachers) - useful,
+        # An episode that ended in an error has no score either, and no judge is to blame.
+        "judge_errors": sum(
+            judged.verdict is not None and judged.verdict.failed
+            for judged in students
+            if judged.episode.error is None
+        ),
+        "demonstrator_errors": broken,
+        "demonstrations_not_better": len(teachers) - broken - useful,
         "sampled_tokens": sum(judged.episode.num_sampled_tokens for judged in students),
-        "truncated": sum(judged.episode.turns[-1].stop == "length" for judged in students if judged.episode.turns),
+        "truncated": sum(
+            judged.episode.turns[-1].stop == "length" for judged in students if judged.episode.turns
+        ),
     }
 
 
@@ -339,14 +358,14 @@ def _algorithm(config: Config) -> Algorithm:
         raise ConfigError(f"algorithm {config.algorithm.name!r}: {error}") from error
 
 
-def _teachers(
-    config: Config, algorithm: Algorithm
-) -> tuple[Judge | None, Demonstrator | None]:
+def _teachers(config: Config, algorithm: Algorithm) -> tuple[Judge | None, Demonstrator | None]:
     """The judge and the demonstrator that the algorithm needs. Raises ``ConfigError``."""
     judge = demonstrator = None
     if algorithm.needs_judge:
         if config.judge is None:
-            raise ConfigError(f"algorithm {config.algorithm.name!r} needs a judge: 'judge' is missing")
+            raise ConfigError(
+                f"algorithm {config.algorithm.name!r} needs a judge: 'judge' is missing"
+            )
         judge = make_judge(config.judge.name, **config.judge.options)
     if algorithm.needs_demonstrator:
         if config.demonstrator is None:
@@ -382,7 +401,8 @@ def _same_config(kept: Config, given: Config) -> Config:
         before = _flat(old).get(key)
         if before != value:
             raise RunError(
-                f"--resume: {key} is {before!r} in the run and {value!r} here; a run goes on as it began"
+                f"--resume: {key} is {before!r} in the run and {value!r} here; "
+                "a run goes on as it began"
             )
     return kept
 

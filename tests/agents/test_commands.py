@@ -251,7 +251,7 @@ def test_play_with_an_input_that_ends_too_early_saves_nothing(ovd, tmp_path, mon
     monkeypatch.setattr("sys.stdin", io.StringIO("hm\n"))
     with pytest.raises(OVDError, match=r"ended in turn 2.*nothing was saved"):
         ovd("play", ENV, "-e", "attempts=2", "--out", out)
-    assert list(read_episodes(out)) == []
+    assert not out.exists()
 
 
 def test_play_tells_of_a_bad_file_before_the_person_starts(ovd, tmp_path):

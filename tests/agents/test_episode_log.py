@@ -86,6 +86,16 @@ def test_close_leaves_exactly_the_given_order(tmp_path):
     assert indices(path) == [0, 1, 2]
 
 
+def test_a_new_file_that_got_nothing_is_removed_and_an_old_one_is_kept(tmp_path):
+    new, old = tmp_path / "new.jsonl", tmp_path / "old.jsonl"
+    old.touch()
+    for path in (new, old):
+        with EpisodeLog(path):
+            assert path.exists()
+    assert not new.exists()
+    assert old.exists()
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OVDError, match="cannot be written"):

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ovd_envs import OVDError, Task, TaskError
+from ovd_envs.math_tasks import ArithmeticTasks
+from ovd_envs.rows import read_row
+from ovd_envs.sources import HubTasks, JsonlTasks, task_source
+
+GSM8K = {
+    "question": "Natalia sold clips to 48 friends in April, and half as many in May. How many?",
+    "answer": "In May 48/2 = <<48/2=24>>24.\nAltogether 48+24 = <<48+24=72>>72.\n#### 72",
+}
+
+
+def write(path: Path, rows) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def questions(count, start=0):
+    return [
+        {"question": f"What is {n} + 0?", "answer": str(n)} for n in range(start, start + count)
+    ]
+
+
+# ---------------------------------------------------------------------------------------- rows
+
+
+def test_gsm8k_rows():
+    row = read_row(GSM8K, "here")
+    assert row.answers == ("72",)
+    assert row.metadata["solution"] == ["48/2 = 24", "48+24 = 72"]
+    assert row.metadata["rationale"] == "In May 48/2 = 24.\nAltogether 48+24 = 72."
+
+
+def test_a_gsm8k_row_whose_equations_end_elsewhere_has_no_solution():
+    row = read_row({"question": "?", "answer": "<<1+1=2>>2\n#### 1,000"}, "here")
+    assert row.answers == ("1000",)
+    assert "solution" not in row.metadata
+
+
+def test_math_rows():
+    solution = "So it is $\\boxed{\\frac{1}{2}}$."
+    row = read_row({"problem": "P", "solution": solution, "level": 3, "unique_id": "a/1"}, "here")
+    assert row.answers == ("\\frac{1}{2}",)
+    assert (row.id, row.metadata["level"]) == ("a/1", 3)
+    assert row.metadata["rationale"] == solution
+    row = read_row({"problem": "P", "solution": solution, "answer": "0.5"}, "here")
+    assert row.answers == ("0.5",)
+
+
+@pytest.mark.parametrize(
+    ("row", "answers"),
+    [
+        ({"question": "Q", "answer": 5}, ("5",)),
+        ({"question": "Q", "answer": 0.5}, ("0.5",)),
+        ({"question": "Q", "answer": " yes "}, ("yes",)),
+        ({"question": "Q", "answers": ["yes", "yeah", ""]}, ("yes", "yeah")),
+        ({"id": 7, "question": "Q", "golden_answers": ["yes"]}, ("yes",)),
+    ],
+)
+def test_plain_rows(row, answers):
+    assert read_row(row, "here").answers == answers
+
+
+def test_fields_of_ones_own():
+    row = read_row({"frage": "Wie?", "antwort": "so"}, "here", question="frage", answer="antwort")
+    assert (row.question, row.answers) == ("Wie?", ("so",))
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "message"),
+    [
+        (
+            {"q": "Q", "answer": "1"},
+            {},
+            "here: no question: expected a field 'question' or .*found the fields q, answer",
+        ),
+        ({"question": "Q", "a": "1"}, {}, "no answer: .* found the fields question, a"),
+        ({}, {}, "found the fields none"),
+        ({"question": "Q", "answer": "1"}, {"question": "frage"}, "expected a field 'frage'"),
+        ({"question": "", "answer": "1"}, {}, "field 'question': expected a question, got ''"),
+        ({"question": 5, "answer": "1"}, {}, "expected a question, got 5"),
+        ({"question": "Q", "answer": ""}, {}, "expected a gold answer, got ''"),
+        ({"question": "Q", "answer": None}, {}, "expected a text or a number, got None"),
+        ({"question": "Q", "answer": True}, {}, "expected a text or a number, got True"),
+        ({"question": "Q", "answers": []}, {}, "expected a gold answer"),
+        ({"question": "Q", "answer": "5 #### many"}, {}, "ends in '#### ' and a number"),
+        ({"question": "Q", "answer": "5"}, {"format": "gsm8k"}, "ends in '#### ' and a number"),
+        ({"problem": "Q", "solution": "no box"}, {}, r"expected a solution with \\boxed"),
+    ],
+)
+def test_bad_rows_are_explained(row, options, message):
+    with pytest.raises(TaskError, match=message) as caught:
+        read_row(row, "here", **options)
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------ JSONL
+
+
+def test_one_file_is_split_by_the_question(tmp_path):
+    source = JsonlTasks(write(tmp_path / "sums.jsonl", questions(300)))
+    assert source.splits == ("train", "test")
+    assert source.size("train") + source.size("test") == 300
+    assert 15 <= source.size("test") <= 50
+    task = source.task("test", 0)
+    assert task.id == "sums/test/0"
+    assert source.find(task.id) == task
+    assert source.grading == "number"
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.randoms())
+def test_splits_never_overlap_and_never_change(tmp_path, numbers, random):
+    rows = [{"question": f"What is  {n} + 0?", "answer": str(n)} for n in numbers]
+    one = JsonlTasks(write(tmp_path / "rows.jsonl", rows))
+    random.shuffle(rows)
+    two = JsonlTasks(write(tmp_path / "rows.jsonl", [*rows, *questions(5, 100)]))
+
+    def split_of(source):
+        return {t.question: s for s in source.splits for t in source.iterate(s)}
+
+    train = {t.question for t in one.iterate("train")}
+    assert not train & {t.question for t in one.iterate("test")}
+    assert split_of(one).items() <= split_of(two).items(), "a new row moves no old one"
+
+
+def test_a_file_for_each_split(tmp_path):
+    train = write(tmp_path / "a.jsonl", questions(3))
+    test = write(tmp_path / "b.jsonl", questions(2, 10))
+    source = JsonlTasks({"train": train, "test": test})
+    assert (source.size("train"), source.size("test")) == (3, 2)
+    source = JsonlTasks({"test": test})
+    assert source.splits == ("test",)
+    assert source.size("test") == 2
+
+
+def test_a_question_in_two_files_is_named(tmp_path):
+    train = write(tmp_path / "a.jsonl", questions(5))
+    again = [{"question": "WHAT is 3  + 0?", "answer": "3"}]
+    test = write(tmp_path / "b.jsonl", questions(2, 10) + again)
+    with pytest.raises(TaskError, match=r"overlap: task 4 of 'train' asks .* task 3 of 'test'"):
+        JsonlTasks({"train": train, "test": test})
+
+
+def test_ids_of_the_data_are_kept(tmp_path):
+    rows = [{"id": f"q{n}", **row} for n, row in enumerate(questions(40))]
+    source = JsonlTasks(write(tmp_path / "rows.jsonl", rows))
+    assert source.find("q7").question == "What is 7 + 0?"
+    assert {t.id for s in source.splits for t in source.iterate(s)} == {f"q{n}" for n in range(40)}
+    with pytest.raises(TaskError, match="no task 'q99'"):
+        source.find("q99")
+    doubled = JsonlTasks(write(tmp_path / "twice.jsonl", rows + questions(1, 50)))
+    assert doubled.task("train", 0).id == "twice/train/0", "not every row has an id"
+
+
+def test_answers_that_are_no_numbers_are_graded_as_mathematics(tmp_path):
+    rows = [*questions(3), {"question": "Solve.", "answer": "x+1"}]
+    assert JsonlTasks(write(tmp_path / "rows.jsonl", rows)).grading == "math"
+
+
+def test_bad_files_are_named(tmp_path):
+    with pytest.raises(OVDError, match="missing.jsonl: cannot be read"):
+        JsonlTasks(tmp_path / "missing.jsonl")
+    with pytest.raises(TaskError, match="empty.jsonl: expected a task a line"):
+        JsonlTasks(write(tmp_path / "empty.jsonl", []))
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("\n".join([json.dumps(row) for row in questions(16)] + ["{broken"]))
+    with pytest.raises(OVDError, match="bad.jsonl, row 17: not valid JSON"):
+        JsonlTasks(bad)
+    bad.write_text("\n\n" + json.dumps({"question": "Q"}))
+    with pytest.raises(
+        TaskError, match="bad.jsonl, row 3: no answer: .* found the fields question"
+    ):
+        JsonlTasks(bad)
+    with pytest.raises(TaskError, match="format: expected one of gsm8k, math, qa, got 'gsm9k'"):
+        JsonlTasks(bad, format="gsm9k")
+    with pytest.raises(TaskError, match="at least one split"):
+        JsonlTasks({})
+
+
+def test_real_gsm8k_and_math(shared_data):
+    source = JsonlTasks(
+        {
+            "train": shared_data / "math" / "gsm8k_train_2000.jsonl",
+            "test": shared_data / "math" / "gsm8k_test.jsonl",
+        }
+    )
+    assert (source.size("train"), source.size("test")) == (2000, 1319)
+    assert source.grading == "number"
+    assert source.task("test", 0).answers == ("18",)
+    solved = sum("solution" in t.metadata for t in source.iterate("train"))
+    assert solved > 1800
+    source = JsonlTasks(shared_data / "math" / "math500_first250.jsonl")
+    assert source.size("train") + source.size("test") == 250
+    assert source.grading == "math"
+
+
+# -------------------------------------------------------------------------------------- hub
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A dataset as a local folder, which ``datasets`` loads like one of the hub."""
+    folder = tmp_path / "little-sums"
+    (folder / "data").mkdir(parents=True)
+    write(folder / "data" / "train.jsonl", questions(20))
+    write(folder / "data" / "test.jsonl", questions(6, 17))
+    os.environ.setdefault("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return str(folder)
+
+
+def test_a_dataset_by_name(dataset):
+    source = HubTasks(dataset)
+    assert source.splits == ("train", "test")
+    assert (source.size("train"), source.size("test")) == (17, 6)
+    assert source.dropped == 3, "the questions that the test has too"
+    assert source.task("train", 0).id == "little-sums/train/0"
+    assert source.grading == "number"
+
+
+def test_splits_by_other_names_and_one_alone(dataset):
+    source = HubTasks(dataset, splits={"dev": "test"})
+    assert (source.splits, source.size("dev")) == (("dev",), 6)
+    with pytest.raises(TaskError, match="no split 'validation' .* it has train, test"):
+        HubTasks(dataset, splits={"test": "validation"})
+
+
+def test_a_dataset_that_cannot_be_loaded_is_one_line(tmp_path):
+    with pytest.raises(TaskError, match="cannot be loaded") as caught:
+        HubTasks(str(tmp_path / "nothing-here"))
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------- short names
+
+
+def test_short_names(tmp_path, dataset):
+    path = write(tmp_path / "rows.jsonl", questions(20))
+    other = write(tmp_path / "others.jsonl", questions(3, 50))
+    odd = write(tmp_path / "rows.txt", questions(2))
+    assert task_source(path).name == "rows"
+    assert task_source(str(path)).name == "rows"
+    assert task_source(f"jsonl:{odd}").name == "rows"
+    assert task_source(str(odd)).name == "rows"
+    assert task_source(f"train={path},test={other}").size("test") == 3
+    assert task_source({"test": other}).size("test") == 3
+    assert task_source(f"hf:{dataset}").name == "little-sums"
+    assert isinstance(task_source("arithmetic:word-1"), ArithmeticTasks)
+    source = ArithmeticTasks()
+    assert task_source(source) is source
+
+
+@pytest.mark.parametrize("spec", ["", "nonsense", "gsm8k", "train=", "arithmetic", "x:y"])
+def test_unknown_names_are_explained(spec):
+    with pytest.raises(
+        TaskError, match=r"expected FILE.jsonl, train=A.jsonl,test=B.jsonl, hf:NAME"
+    ):
+        task_source(spec)
+
+
+def test_rows_are_not_shared_with_the_tasks_that_are_given_out(tmp_path):
+    source = JsonlTasks({"test": write(tmp_path / "rows.jsonl", [GSM8K])})
+    task: Task = source.task("test", 0)
+    task.metadata["solution"] = "changed"
+    assert source.task("test", 0).metadata["solution"] == ["48/2 = 24", "48+24 = 72"]

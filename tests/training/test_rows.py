@@ -1,0 +1,118 @@
+"""Rows: episodes as tokens to learn from, and merged rows that stand for their copies."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.episode import Segment
+from tests.tiny import tiny_model
+from tests.training.made import batches_of, dialect, row_of, student, teacher
+from training.loss import score_tokens, token_loss
+from training.rows import Row, episode_rows, merge_rows, total_weight
+
+
+def test_a_students_tokens_are_trained_as_they_were_sampled():
+    """Not one id is made again from text: these ids decode to no valid text at all."""
+    reply = (195, 195, 40, 257)
+    episode = student(1.0, reply, prompt=(256, 200, 201))
+    [row] = episode_rows(3, episode, 0.5, dialect())
+    assert row.ids == (256, 200, 201, *reply)
+    assert row.mask == (0, 0, 0, 1, 1, 1, 1)
+    assert row.advantages == (0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5)
+    assert row.sampler_logprobs == tuple(episode.segments[0].logprobs)
+    assert (row.group, row.weight, row.teacher, row.num_trained) == (3, 1.0, False, 4)
+
+
+def test_observations_between_turns_are_not_trained():
+    episode = student(1.0, (5, 6, 257), prompt=(256, 1))
+    episode.segments[0].extend_given((9, 8))
+    episode.segments[0].extend_sampled((7, 257), (-1.0, -2.0))
+    [row] = episode_rows(0, episode, -1.0, dialect())
+    assert row.mask == (0, 0, 1, 1, 1, 0, 0, 1, 1)
+    assert row.advantages == (0.0, 0.0, -1.0, -1.0, -1.0, 0.0, 0.0, -1.0, -1.0)
+
+
+def test_every_segment_is_a_row_and_one_without_own_tokens_is_none():
+    episode = student(1.0, (5, 257))
+    episode.segments += [Segment([256, 4], [0, 0], [0.0, 0.0]), Segment()]
+    episode.segments.append(Segment([256, 4, 9], [0, 0, 1], [0.0, 0.0, -1.0]))
+    assert [row.ids[-1] for row in episode_rows(0, episode, 1.0, dialect())] == [257, 9]
+
+
+def test_a_teachers_text_is_tokenised_with_the_students_tokenizer():
+    episode = teacher(1.0, "ok")
+    # Another model's tokens, which mean nothing to this student.
+    episode.segments = student(1.0, (99, 98)).segments
+    [row] = episode_rows(0, episode, 1.0, dialect(), teacher=True)
+    own = [i for i, m in zip(row.ids, row.mask, strict=True) if m]
+    assert dialect().tokenizer.decode(own) == "ok<|im_end|>"
+    assert list(row.ids[: -len(own)]) == dialect().open("q")
+    assert row.teacher
+    assert set(row.sampler_logprobs) == {0.0}
+
+
+def test_the_first_token_is_never_trained():
+    with pytest.raises(ValueError, match="first token"):
+        row_of([5, 6], [1, 1])
+    with pytest.raises(ValueError, match="one length"):
+        Row(0, (1, 2), (0, 1), (0.0,), (0.0, 0.0))
+
+
+ROWS = st.builds(
+    row_of,
+    ids=st.sampled_from([(1, 2, 3), (1, 2, 4)]),
+    mask=st.sampled_from([(0, 1, 1), (0, 0, 1)]),
+    advantage=st.sampled_from([1.0, 0.5, 0.0]),
+    group=st.integers(0, 1),
+    teacher=st.booleans(),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(ROWS, max_size=12))
+def test_merging_keeps_every_weight_and_joins_all_that_is_equal(rows):
+    merged = merge_rows(rows)
+    assert total_weight(merged) == total_weight(rows)
+    counts: dict = {}
+    for row in rows:
+        counts[row] = counts.get(row, 0) + 1
+    assert {dataclasses.replace(row, weight=1.0): row.weight for row in merged} == counts
+    assert len(merged) == len(counts)
+    assert merge_rows(merged) == merged
+
+
+def loss_and_gradient(rows):
+    """The design's loss of ``rows`` on a tiny model, and the gradient of every parameter."""
+    policy = tiny_model()
+    loss = torch.zeros(())
+    for batch in batches_of(rows):
+        scores = score_tokens(policy, batch)
+        shift = 0.1
+        part = token_loss(
+            scores.logprobs,
+            scores.logprobs.detach() - shift,
+            batch.advantages,
+            scores.logprobs.detach() + 0.3,
+            kl=0.1,
+        )
+        loss = loss + (batch.weights * part.loss).sum() / total_weight(rows)
+    loss.backward()
+    return loss.item(), torch.cat([p.grad.flatten() for p in policy.parameters()])
+
+
+def test_a_merged_row_is_its_copies():
+    ids, mask = (256, 1, 2, 5, 6, 257), (0, 0, 0, 1, 1, 1)
+    copies = [row_of(ids, mask, 0.5)] * 3
+    other = row_of((256, 1, 2, 9, 257), (0, 0, 0, 1, 1), -0.5)
+    merged = merge_rows([*copies, other])
+    assert [row.weight for row in merged] == [3.0, 1.0]
+    assert total_weight(merged) == total_weight([*copies, other]) == 11
+    loss, gradient = loss_and_gradient(merged)
+    expected, expected_gradient = loss_and_gradient([*copies, other])
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert (gradient - expected_gradient).norm() < 1e-6 * expected_gradient.norm()
+    # The weight counts: one copy is another loss.
+    assert loss_and_gradient([copies[0], other])[0] != pytest.approx(expected, rel=1e-3)

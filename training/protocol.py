@@ -1,0 +1,33 @@
+"""What an algorithm is: a choice of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from agents.dialect import ChatDialect
+    from training.groups import Group
+    from training.rows import Row
+
+
+class Algorithm(Protocol):
+    """What to ask of the teachers for a group, and which rows the groups of a step become."""
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether every episode of the student is judged."""
+        ...
+
+    @property
+    def needs_demonstrator(self) -> bool:
+        """Whether ``slots`` may ask for demonstrations."""
+        ...
+
+    def slots(self, group: Group) -> list[int]:
+        """Positions in ``group.student`` for which a demonstration is wanted."""
+        ...
+
+    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
+        """The rows of a step."""
+        ...
