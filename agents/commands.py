@@ -17,6 +17,7 @@ import typer
 
 import ovd_envs
 from ovd_envs.errors import OVDError
+from ovd_envs.options import parse_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,7 +85,7 @@ def run(
     from agents.episode_log import EpisodeLog
 
     console = Console(stderr=True)
-    options = parse_options(env_option)
+    options = parse_options(env_option, "--env-option")
     chosen = choose_tasks(env, options, tasks, split)
     requests = [
         (task, (seed, 0, position, index))
@@ -154,7 +155,7 @@ def play(
     from agents.episode_log import EpisodeLog
 
     console = Console()
-    options = parse_options(env_option)
+    options = parse_options(env_option, "--env-option")
     seed = random.randrange(10_000) if seed is None else seed
     chosen = _one_task(env, options, task, split, seed)
     with EpisodeLog(out) if out is not None else contextlib.nullcontext() as log:
@@ -171,23 +172,6 @@ def play(
     if out is not None:
         lines.append("\n").append_text(printable(f"saved in {out}", style="dim"))
     console.print(Panel(lines, title="score", title_align="left"))
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Options from ``KEY=VALUE``; a value is JSON where it reads as JSON, otherwise text.
-
-    Raises ``OVDError`` for a pair without a key or an equals sign.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise OVDError(f"--env-option: expected KEY=VALUE, got {pair!r}")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-    return options
 
 
 def choose_tasks(env: str, options: dict[str, Any], spec: str, split: str) -> list[Task]:

@@ -9,8 +9,11 @@ package's pyproject.toml and install the package:
     brief = "my_package:BriefJudge"
 """
 
+from collections.abc import Sequence
+
 import agents
 import ovd_envs
+from agents import Episode
 from agents.scripted import ScriptedAgent
 from teachers import Verdict, score
 
@@ -24,11 +27,11 @@ class BriefJudge:
         self.words = words
         self.fingerprint = f"brief/1 {words}"  # what a verdict depends on: the cache's key
 
-    def judge(self, episodes):
+    def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
         """One verdict for each episode, in any order; a score is 0 to 9."""
         return [self._verdict(episode) for episode in episodes]
 
-    def _verdict(self, episode):
+    def _verdict(self, episode: Episode) -> Verdict:
         if not episode.turns:  # a judge that cannot tell says so: an error is never a score
             return Verdict(episode.id, self.name, None, error="the episode has no message")
         words = len(episode.answer.split())

@@ -13,6 +13,7 @@ import typer
 
 from ovd_envs.errors import OVDError, TaskError
 from ovd_envs.jsonl import read_jsonl_numbered
+from ovd_envs.options import parse_options
 from ovd_envs.registry import Entry, Registry
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -57,9 +58,14 @@ def envs(as_json: Json = False) -> None:
 
 def check(
     env: Annotated[str, typer.Argument(help="Registered name, e.g. ovd/Math-v0.")],
-    option: Annotated[
+    env_option: Annotated[
         list[str] | None,
-        typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of the environment."),
+        typer.Option(
+            "--env-option",
+            "-e",
+            metavar="KEY=VALUE",
+            help="An option of the environment, e.g. level=word-1; may be repeated.",
+        ),
     ] = None,
     tasks: Annotated[int, typer.Option(min=1, help="Tasks of each split to play.")] = 20,
     as_json: Json = False,
@@ -68,11 +74,11 @@ def check(
 
     Exit code 1 where a check fails.
 
-    Example: ovd check ovd/Math-v0 -o level=word-2
+    Example: ovd check ovd/Math-v0 --env-option level=word-2
     """
     from ovd_envs.checker import check_environment
 
-    results = check_environment(env, parse_options(option or []), tasks=tasks)
+    results = check_environment(env, parse_options(env_option or [], "--env-option"), tasks=tasks)
     passed = all(result.passed for result in results)
     if as_json:
         _print_json(
@@ -109,49 +115,41 @@ def grade(
 
     Example: ovd grade math pairs.jsonl --json
     """
+    report = grade_pairs(kind, pairs, deadline=deadline, progress=not as_json)
+    if as_json:
+        _print_json(report)
+    else:
+        _print_grades(report)
+
+
+def grade_pairs(
+    kind: str, files: Iterable[Path], *, deadline: float = 5.0, progress: bool = False
+) -> dict[str, Any]:
+    """What ``ovd grade --json`` prints: "n", "agree" (of the rows with "expected"), "timeouts"
+    and the "rows" with their verdicts. Raises ``OVDError`` naming file and row for bad input.
+    """
     from ovd_envs.grading.pool import shared_pool
 
     if kind not in ("math", "number"):
         raise OVDError(f"KIND: expected math or number, got {kind!r}")
     rows = [
         _pair(row, f"{path}, row {number}")
-        for path in pairs
+        for path in files
         for number, row in read_jsonl_numbered(path)
     ]
     executor = ThreadPoolExecutor(shared_pool().size)
     try:
         outcomes = executor.map(lambda row: _grade_pair(kind, row, deadline), rows)
-        graded = list(_with_progress(outcomes, len(rows), show=not as_json))
+        graded = list(_with_progress(outcomes, len(rows), show=progress))
     finally:
         executor.shutdown(cancel_futures=True)
     expected = [row for row in graded if "expected" in row]
-    report = {
+    return {
         "n": len(graded),
         "agree": sum(row["agrees"] for row in expected) if expected else None,
         "timeouts": sum(row["verdict"] == "timeout" for row in graded),
         "rows": graded,
     }
-    if as_json:
-        _print_json(report)
-    else:
-        _print_grades(report, expected)
-
-
-def parse_options(options: Iterable[str]) -> dict[str, Any]:
-    """``["level=word-1", "attempts=3"]`` as keyword arguments; values are JSON where they can be.
-
-    Raises ``OVDError`` for one without "=".
-    """
-    parsed: dict[str, Any] = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals or not name:
-            raise OVDError(f"--option: expected NAME=VALUE, got {option!r}")
-        try:
-            parsed[name.strip()] = json.loads(value)
-        except ValueError:
-            parsed[name.strip()] = value
-    return parsed
 
 
 def _pair(row: dict[str, Any], where: str) -> dict[str, Any]:
@@ -200,7 +198,7 @@ def _with_progress(items: Iterable[Any], total: int, *, show: bool) -> Iterable[
     return track(items, "grading", total, console=Console(stderr=True), transient=True)
 
 
-def _print_grades(report: dict[str, Any], expected: list[dict[str, Any]]) -> None:
+def _print_grades(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -210,6 +208,7 @@ def _print_grades(report: dict[str, Any], expected: list[dict[str, Any]]) -> Non
         verdict = row["verdict"].partition(":")[0]
         counts[verdict] = counts.get(verdict, 0) + 1
     console.print(f"{report['n']} pairs: " + ", ".join(f"{n} {v}" for v, n in counts.items()))
+    expected = [row for row in report["rows"] if "expected" in row]
     if not expected:
         return
     share = report["agree"] / len(expected)

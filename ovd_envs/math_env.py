@@ -8,7 +8,7 @@ from typing import Any
 
 from ovd_envs.env import Budget, Reply, TextEnv
 from ovd_envs.errors import OVDError
-from ovd_envs.grading import extract_answer, grade_message
+from ovd_envs.grading import DEADLINE, extract_answer, grade_message
 from ovd_envs.math_tasks import ArithmeticTasks
 from ovd_envs.sources import task_source
 from ovd_envs.task import Task, TaskSource
@@ -36,6 +36,7 @@ class MathEnv(TextEnv):
         source: instead of a level, a source, a JSONL file, or what ``task_source`` takes.
         attempts: how often the student may answer one question, with feedback in between.
         split: the split of the tasks to draw from.
+        deadline: seconds that grading one answer may take; longer is a wrong answer ("timeout").
         budget: limits beside the attempts, a ``Budget`` or a mapping of its fields.
         render_mode: "ansi" or "human".
 
@@ -50,6 +51,7 @@ class MathEnv(TextEnv):
         source: TaskSource | str | Path | Mapping[str, str | Path] | None = None,
         attempts: int = 1,
         split: str = "train",
+        deadline: float = DEADLINE,
         budget: Budget | Mapping[str, Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class MathEnv(TextEnv):
         if level is not None and source is not None:
             raise OVDError(f"level and source: expected one of the two, got {level!r}, {source!r}")
         self.attempts = attempts
+        self.deadline = deadline
         super().__init__(
             ArithmeticTasks(level or "addition") if source is None else task_source(source),
             split=split,
@@ -91,5 +94,5 @@ class MathEnv(TextEnv):
         score = self.tasks.score(self.task, answer) if answer is not None else None
         if score is not None:
             return "right" if score >= 1 else "wrong", answer, score
-        grade = grade_message(self.task.answers, action, kind=self._kind)
+        grade = grade_message(self.task.answers, action, kind=self._kind, deadline=self.deadline)
         return grade.outcome, grade.extracted, float(grade.correct)

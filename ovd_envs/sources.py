@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ovd_envs.errors import OVDError, TaskError
+from ovd_envs.errors import TaskError
 from ovd_envs.grading.number import parse_number
 from ovd_envs.jsonl import read_jsonl_numbered
 from ovd_envs.rows import Row, check_format, read_row
@@ -251,8 +251,6 @@ def _load_dataset(dataset: str, config: str | None) -> Mapping[str, Any]:
         raise TaskError(f"{dataset!r}: needs the package datasets") from error
     try:
         loaded = datasets.load_dataset(dataset, config)
-    except OVDError:
-        raise
     except Exception as error:  # network, disk, or the dataset's own troubles
         reason = str(error).partition("\n")[0]
         raise TaskError(f"dataset {dataset!r} cannot be loaded: {reason}") from error

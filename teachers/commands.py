@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ovd_envs.errors import OVDError
+from ovd_envs.options import parse_options
 
 if TYPE_CHECKING:
     from teachers.verdict import Verdict
@@ -66,7 +66,7 @@ def score(
     from teachers.registry import make_judge
     from teachers.score_file import identify, score_file
 
-    options = parse_options(option)
+    options = parse_options(option, "--option")
     options.update({k: v for k, v in {"model": model, "rubric": rubric}.items() if v is not None})
     identities = identify(episodes)  # a broken row is told before a model is loaded
     chosen = make_judge(judge, **options)
@@ -106,23 +106,6 @@ def score(
             err=True,
         )
         raise typer.Exit(1)
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Options from ``KEY=VALUE``; a value is JSON where it reads as JSON, otherwise text.
-
-    Raises ``OVDError`` for a pair without a key or an equals sign.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise OVDError(f"--option: expected KEY=VALUE, got {pair!r}")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-    return options
 
 
 def summarize(verdicts: Sequence[Verdict], *, theta: float, new: int) -> dict[str, Any]:

@@ -333,6 +333,9 @@ def load_llm_judge(
         raise OVDError("judge 'llm': expected a model (--model), e.g. smollm2-135m")
     text = load_rubric(rubric)
     from agents import load_backend
+    from agents.models import resolve_model
+
+    resolve_model(model)  # a wrong name is told before torch is loaded, which takes seconds
 
     return LLMJudge(
         load_backend(model),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from agents.commands import choose_tasks, parse_options
+from agents.commands import choose_tasks
 from ovd_envs.errors import OVDError
+from ovd_envs.options import parse_options
 from training.registry import algorithms  # noqa: F401 - `ovd envs` lists what is imported
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ def register_commands(app: typer.Typer) -> None:
 def train(
     config: Path = typer.Argument(metavar="CONFIG", help="YAML file, see examples/math_cpu.yaml."),
     run: Path | None = typer.Option(
-        None, "--run", "-r", metavar="DIR", help="Run folder; default: runs/<name of the config>."
+        None,
+        "--run",
+        "-r",
+        metavar="DIR",
+        help="Run folder; default: one in runs/ named as CONFIG.",
     ),
     resume: bool = typer.Option(
         False, "--resume", help="Go on where the run in the folder stopped; begin it if none did."
@@ -143,7 +148,7 @@ def evaluate(
 
     from training.run import Run
 
-    options = parse_options(env_option)
+    options = parse_options(env_option, "--env-option")
     run = Run(student)
     if run.exists:
         config = run.config()

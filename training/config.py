@@ -143,6 +143,20 @@ class Config(_Section):
         return self
 
 
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, of which the last would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"the key {key.value!r} comes twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in a YAML file, with ``a.b=value`` overrides (values are YAML).
 
@@ -155,7 +169,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text") from error
     try:
-        data = yaml.safe_load(text)
+        data = _Loader(text).get_single_data()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -239,4 +253,5 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 def dump_config(config: Config) -> str:
     """The whole configuration, defaults included, as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    # ASCII: of other characters PyYAML writes some (U+0085) so that they do not read the same.
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

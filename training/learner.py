@@ -13,10 +13,15 @@ from typing import Any
 
 import torch
 
+from ovd_envs.errors import OVDError
 from training.config import OptimizerConfig
 from training.loss import score_tokens, token_loss
 from training.packing import Batch, batches, collate, pack_rows
 from training.rows import Row, total_weight
+
+
+class DivergedError(OVDError, FloatingPointError):
+    """A gradient that is not finite."""
 
 
 class Learner:
@@ -46,11 +51,12 @@ class Learner:
     def step(self, rows: Sequence[Row], number: int) -> dict[str, float]:
         """Step ``number`` (from 1) on ``rows``; what is worth logging.
 
-        Without rows, or where no row can move anything, the weights stay as they are.
+        Without rows, or where no row can move anything, the weights stay as they are. Raises
+        ``DivergedError``, and changes nothing, where the gradient is not finite.
         """
         rate = learning_rate(self.options, number)
         denominator = total_weight(rows)
-        live = [row for row in rows if self.options.kl or any(row.advantages)]
+        live = [row for row in rows if row.num_trained and (self.options.kl or any(row.advantages))]
         if not live:
             return {"learning_rate": rate, "grad_norm": 0.0, "loss": 0.0}
         packs = pack_rows(
@@ -82,7 +88,8 @@ class Learner:
                 self._collect_gradients()
                 if update == 0:
                     log.tokens(batch, scores, part, loss.item())
-            norm = self._update(rate)
+                log.clipping(batch, part)
+            norm = self._update(rate, number)
         return {"learning_rate": rate, "grad_norm": norm, **log.summary()}
 
     @property
@@ -104,13 +111,16 @@ class Learner:
                 parameter.grad = None
 
     @torch.no_grad()
-    def _update(self, rate: float) -> float:
+    def _update(self, rate: float, number: int) -> float:
         """Clip, step, and write the masters back; the gradient's norm before clipping."""
         norm = float(
             torch.nn.utils.clip_grad_norm_(self.masters.values(), self.options.max_grad_norm)
         )
         if not math.isfinite(norm):
-            raise FloatingPointError(f"the gradient's norm is {norm}: nothing was updated")
+            raise DivergedError(
+                f"step {number}: the gradient's norm is {norm}, nothing was updated; expected a "
+                "number (a smaller optimizer.learning_rate may help)"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -137,7 +147,7 @@ class Learner:
         for name, master in self.masters.items():
             master.copy_(state[f"master/{name}"])
             moments = {
-                key: state[f"{key}/{name}"].clone()
+                key: state[f"{key}/{name}"].to(master.device, copy=True)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}/{name}" in state
             }
@@ -164,16 +174,21 @@ class _Log:
 
     def __init__(self, denominator: float) -> None:
         self.denominator = denominator
-        self.loss = self.count = self.kl = self.entropy = self.clipped = 0.0
+        self.loss = self.count = self.kl = self.entropy = 0.0
+        self.clipped = self.clippable = 0.0
         self.teacher = self.student = self.mismatch = 0.0
         self.has_kl = False
+
+    def clipping(self, batch: Batch, part: Any) -> None:
+        """Of every update: at the first one the ratios are 1 and nothing is clipped."""
+        self.clipped += (batch.weights * part.clipped).sum().item()
+        self.clippable += batch.weights.sum().item()
 
     def tokens(self, batch: Batch, scores: Any, part: Any, loss: float) -> None:
         weights = batch.weights
         self.loss += loss
         self.count += weights.sum().item()
         self.entropy += (weights * scores.entropy).sum().item()
-        self.clipped += (weights * part.clipped).sum().item()
         if part.kl is not None:
             self.has_kl = True
             self.kl += (weights * part.kl.detach()).sum().item()
@@ -187,7 +202,7 @@ class _Log:
         summary = {
             "loss": self.loss,
             "entropy": self.entropy / self.count,
-            "clip_fraction": self.clipped / self.count,
+            "clip_fraction": self.clipped / self.clippable,
             "teacher_token_share": self.teacher / self.count,
             "sampler_mismatch": self.mismatch / self.student if self.student else 0.0,
         }

@@ -295,7 +295,8 @@ def training_tasks(source: TaskSource, config: Config, step: int) -> list[Task]:
         )
     if size < count:
         raise ConfigError(
-            f"rollout.tasks_per_step: expected at most {size}, the size of split {config.split!r}, got {count}"
+            f"rollout.tasks_per_step: expected at most {size}, the size of split "
+            f"{config.split!r}, got {count}"
         )
     places = range((step - 1) * count, step * count)
     orders = {

@@ -14,9 +14,12 @@ _PHRASE = re.compile(
 )
 _SHORT_PHRASE = re.compile(r"^[ \t*]*A[*]*:[ \t*]*", re.MULTILINE)
 
-#: The end of the sentence that holds an unboxed answer: a line break, or a full stop that is
-#: followed by a blank or by nothing (so not the point of a decimal number).
-_SENTENCE_END = re.compile(r"\n|\.(?=[\s*]|$)")
+#: The end of the statement of an unboxed answer: a line break, a full stop that is followed by a
+#: blank or by nothing (so not the point of a decimal number), or a comma between mathematics and
+#: words ("42, because").
+_STATEMENT_END = re.compile(
+    r"\n|\.(?=[\s*]|$)|(?<=[\d$}])\*{0,2},(?=\s+(?!and\b|or\b)[A-Za-z]{2,})"
+)
 
 
 def extract_answer(text: str) -> str | None:
@@ -63,7 +66,7 @@ def _last_phrase(text: str) -> str:
         for last in pattern.finditer(text):  # noqa: B007 - only the last one counts
             pass
         if last is not None:
-            end = _SENTENCE_END.search(text, last.end())
+            end = _STATEMENT_END.search(text, last.end())
             answer = text[last.end() : end.start() if end is not None else len(text)]
             return answer.strip(" \t\r*")
     return ""

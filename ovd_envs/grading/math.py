@@ -90,18 +90,23 @@ def grade_math(
     return _compare_by_algebra(gold, answer, equality, deadline)
 
 
-def grade_message(golds: Sequence[str], message: str, *, kind: str = "math") -> Grade:
+def grade_message(
+    golds: Sequence[str], message: str, *, kind: str = "math", deadline: float = DEADLINE
+) -> Grade:
     """Grade the answer that ``message`` states (see ``extract_answer``) against any of ``golds``.
 
-    ``kind`` is "math" (``grade_math``) or "number" (``grade_number``). Raises ``TaskError`` for a
-    gold answer that cannot be read.
+    ``kind`` is "math" (``grade_math``, which may take ``deadline`` seconds) or "number"
+    (``grade_number``). Raises ``TaskError`` for a gold answer that cannot be read.
     """
     answer = extract_answer(message)
     if answer is None:
         return Grade(False, "no_answer")
     grade = Grade(False, "wrong", answer)
     for gold in golds:
-        grade = grade_number(gold, answer) if kind == "number" else grade_math(gold, answer)
+        if kind == "number":
+            grade = grade_number(gold, answer)
+        else:
+            grade = grade_math(gold, answer, deadline=deadline)
         if grade.correct:
             break
     return grade

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 import agents
-from agents.commands import parse_options, register_commands
+from agents.commands import register_commands
 from agents.episode import read_episodes
 from agents.scripted import ScriptedAgent
 from ovd_envs import OVDError, TaskError, make
@@ -208,15 +208,6 @@ def test_watch_shows_each_episode(ovd, student, tmp_path):
     _, printed = ovd(*run(tmp_path / "out.jsonl", "--tasks", 2, "--watch"))
     for task in make(ENV).tasks.distinct("test", 2):
         assert task.question in printed.err
-
-
-def test_options_are_json_where_they_read_as_json():
-    assert parse_options(["a=1", "b=true", "c=word-1", "d=[1]", "e=x=y", "f="]) == {
-        "a": 1, "b": True, "c": "word-1", "d": [1], "e": "x=y", "f": "",
-    }  # fmt: skip
-    for wrong in ("attempts", "=2"):
-        with pytest.raises(OVDError, match=f"expected KEY=VALUE, got '{wrong}'"):
-            parse_options([wrong])
 
 
 def test_play_from_a_pipe_saves_an_episode_in_the_same_form(ovd, tmp_path, monkeypatch):

@@ -138,13 +138,18 @@ def controls(dialect: ChatDialect, ids: list[int]) -> list[int]:
     return [i for i in ids if i in special_ids(dialect)]
 
 
+# SmolLM2 has no token for a few bytes and drops them: control characters, and the first byte of
+# planes that Unicode has not assigned.
+letters = st.characters(exclude_categories=("Cs", "Cn"), exclude_characters="\4\6\x13\x14\x16\x1d")
 edge = st.sampled_from(["", "\n", "\n\n", " ", "  ", "\t", "\r\n", "\u3000"])
-observation = st.builds(lambda a, text, b: a + text + b, edge, st.text(max_size=30), edge)
+observation = st.builds(lambda a, text, b: a + text + b, edge, st.text(letters, max_size=30), edge)
 # A reply's first piece must not melt into the line feed of the prompt: a model never samples that.
-reply = st.builds(lambda first, text: first + text, st.sampled_from("aA7é"), st.text(max_size=20))
+reply = st.builds(
+    lambda first, text: first + text, st.sampled_from("aA7é"), st.text(letters, max_size=20)
+)
 once = settings(
     deadline=None,
-    max_examples=40,
+    max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -192,7 +197,7 @@ def test_every_family_ends_a_turn_by_its_own_token():
 
 
 spelled = st.lists(
-    st.one_of(st.integers(0, 30), st.text(max_size=5), st.just("assistant\n")), max_size=6
+    st.one_of(st.integers(0, 30), st.text(letters, max_size=5), st.just("assistant\n")), max_size=6
 )
 
 
@@ -233,7 +238,7 @@ def test_one_message_that_spells_the_next_turn():
     assert ids.count(dialect.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 3
 
 
-@given(st.text(max_size=60))
+@given(st.text(letters, max_size=60))
 @settings(deadline=None, max_examples=60)
 def test_a_turn_round_trips(text):
     for name in ("tiny", "smollm2", "inst"):
@@ -261,7 +266,10 @@ def test_decode_drops_the_end_of_turn_and_nothing_else():
         (CHATML.replace("+ m['role']", "+ loop.length | string"), "not append-only"),
         (CHATML.replace("m['content']", "m['content'].split('</think>')[-1]"), "not append-only"),
         (CHATML.replace("m['content']", "messages[0]['content']"), "not append-only"),
-        (CHATML.replace("{% if add", "{{ messages[0]['content'] }}{% if add"), "found it 2 times"),
+        (
+            CHATML.replace("{% endfor", "{{ m['content'] if loop.first else '' }}{% endfor"),
+            "expected the question once in the first prompt, found it 2 times",
+        ),
         (CHATML.replace("'\n' + m['content']", "'\n'"), "not append-only"),
         (INST.replace("'[INST]'", "'[INST] '").replace("{{ m", "{{ ' ' + m"), "' ' before a reply"),
         (CHATML.partition("{% if add")[0], "before a reply"),
@@ -296,7 +304,9 @@ def test_what_cannot_be_append_only_is_refused_in_one_line(template, reason):
         ),
         (  # later turns look different once there was a system message
             CHATML.replace(
-                "m['role'] +", "(m['role'] + ('2' if messages[0]['role'] == 'system' else '')) +"
+                "m['role'] +",
+                "(m['role'] + ('2' if m['role'] == 'user'"
+                " and messages[0]['role'] == 'system' else '')) +",
             ),
             "writes later turns differently",
         ),

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from ovd_envs import OVDError
-from ovd_envs.commands import parse_options, register_commands
+from ovd_envs.commands import register_commands
 from ovd_envs.jsonl import write_jsonl
 
 
@@ -43,7 +43,7 @@ def test_envs(ovd):
 
 def test_check(ovd):
     assert "failed" not in ovd("check", "ovd/Math-v0", "--tasks", 3)
-    report = json.loads(ovd("check", "ovd/Math-v0", "-o", "level=mixed", "--tasks", 3, "--json"))
+    report = json.loads(ovd("check", "ovd/Math-v0", "-e", "level=mixed", "--tasks", 3, "--json"))
     assert report["passed"]
     assert {c["name"] for c in report["checks"]} >= {"seeds", "gold answers", "splits"}
 
@@ -58,20 +58,9 @@ def test_check_of_bad_names_and_options(ovd):
     with pytest.raises(OVDError, match="did you mean 'ovd/Math-v0'"):
         ovd("check", "ovd/Maths-v0")
     with pytest.raises(OVDError, match="no option 'levle': did you mean 'level'"):
-        ovd("check", "ovd/Math-v0", "-o", "levle=word-1")
-    with pytest.raises(OVDError, match="expected NAME=VALUE, got 'level'"):
-        ovd("check", "ovd/Math-v0", "-o", "level")
-
-
-def test_options_are_json_where_they_can_be():
-    assert parse_options(["a=1", "b=x", "c=null", 'd={"turns": 2}', "e=1=2", "f="]) == {
-        "a": 1,
-        "b": "x",
-        "c": None,
-        "d": {"turns": 2},
-        "e": "1=2",
-        "f": "",
-    }
+        ovd("check", "ovd/Math-v0", "-e", "levle=word-1")
+    with pytest.raises(OVDError, match="expected KEY=VALUE, got 'level'"):
+        ovd("check", "ovd/Math-v0", "-e", "level")
 
 
 def test_grade(ovd, tmp_path):
@@ -83,12 +72,12 @@ def test_grade(ovd, tmp_path):
         {"gold": "10^{10^{10}}", "answer": "5", "expected": False},
     ]
     write_jsonl(tmp_path / "pairs.jsonl", rows)
-    report = json.loads(ovd("grade", "math", tmp_path / "pairs.jsonl", "--json", "--deadline", 0.5))
+    report = json.loads(ovd("grade", "math", tmp_path / "pairs.jsonl", "--json", "--deadline", 1.5))
     assert (report["n"], report["agree"], report["timeouts"]) == (5, 3, 1)
     verdicts = [row["verdict"].partition(":")[0] for row in report["rows"]]
     assert verdicts == ["right", "right", "wrong", "timeout", "gold error"]
     assert [row["gold"] for row in report["rows"]] == [row["gold"] for row in rows]
-    text = ovd("grade", "math", tmp_path / "pairs.jsonl", "--deadline", 0.5)
+    text = ovd("grade", "math", tmp_path / "pairs.jsonl", "--deadline", 1.5)
     assert "3 of 5 as expected (60.0%)" in text
 
 
@@ -124,7 +113,7 @@ def test_bad_rows_are_named(ovd, tmp_path, row, message):
 
 
 def test_bad_arguments_are_named(ovd, tmp_path):
-    with pytest.raises(OVDError, match="missing.jsonl: cannot be read"):
+    with pytest.raises(OVDError, match=r"missing.jsonl: cannot be read"):
         ovd("grade", "math", tmp_path / "missing.jsonl")
     with pytest.raises(OVDError, match="KIND: expected math or number, got 'chess'"):
         ovd("grade", "chess", tmp_path / "missing.jsonl")

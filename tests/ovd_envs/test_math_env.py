@@ -104,17 +104,15 @@ def test_any_gold_answer_is_right():
     assert env.step("\\boxed{-1 + x}")[1] == 1.0
 
 
-def test_a_timeout_is_worth_nothing_and_says_so(monkeypatch):
-    monkeypatch.setattr("ovd_envs.grading.math.DEADLINE", 0.5)
-    env = one(["x + 1"], attempts=2)
+def test_a_timeout_is_worth_nothing_and_says_so():
+    env = one(["x + 1"], attempts=2, deadline=1.0)
     observation, reward, terminated, _, info = env.step("\\boxed{10^{10^{10}}}")
     assert (reward, terminated, info["outcome"]) == (0.0, False, "timeout")
     assert "could not be checked in time" in observation
 
 
-def test_a_gold_answer_that_takes_too_long_is_an_error(monkeypatch):
-    monkeypatch.setattr("ovd_envs.grading.math.DEADLINE", 0.5)
-    env = one(["10^{10^{10}}"])
+def test_a_gold_answer_that_takes_too_long_is_an_error():
+    env = one(["10^{10^{10}}"], deadline=0.5)
     with pytest.raises(TaskError, match="gold answer"):
         env.step("\\boxed{95}")
 

@@ -79,8 +79,8 @@ def test_addition_is_what_the_demo_promises():
 @pytest.mark.parametrize("level", LEVELS)
 def test_splits_share_no_question(level):
     source = ArithmeticTasks(level)
-    train = {task.question for task in islice(source.iterate("train"), 3000)}
-    test = {task.question for task in islice(source.iterate("test"), 600)}
+    train = {task.question for task in islice(source.iterate("train"), 1500)}
+    test = {task.question for task in islice(source.iterate("test"), 300)}
     assert not train & test
     assert len(source.distinct("test", 220)) == 220
 
@@ -89,8 +89,8 @@ def test_splits_share_no_question(level):
 def test_no_solution_of_an_unlimited_level_is_in_two_splits(level):
     # Whatever the names and things: a story with the same numbers is the same exercise.
     source = ArithmeticTasks(level)
-    train = {tuple(t.metadata["solution"]) for t in islice(source.iterate("train"), 3000)}
-    test = {tuple(t.metadata["solution"]) for t in islice(source.iterate("test"), 600)}
+    train = {tuple(t.metadata["solution"]) for t in islice(source.iterate("train"), 1500)}
+    test = {tuple(t.metadata["solution"]) for t in islice(source.iterate("test"), 300)}
     assert not train & test
 
 

@@ -94,6 +94,7 @@ def test_an_interrupted_request_does_not_answer_the_next_one(pool, monkeypatch):
     monkeypatch.setattr(worker, "_next", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pool.ask(pair("190/2"), deadline=5)
+    assert worker._process.poll() is not None, "it still works on the old request"
     assert not pool.ask(pair("2 + 2"), deadline=5)["correct"]
 
 

@@ -58,5 +58,5 @@ def test_answers_that_the_scorer_evaluates_cannot_hang_or_run_code(tmp_path, mon
 def test_unknown_datasets_and_settings_are_named():
     with pytest.raises(TaskError, match="no dataset 'chain_sums'"):
         ReasoningGymTasks("chain_sums")
-    with pytest.raises(TaskError, match="'chain_sum': .*min_term"):
+    with pytest.raises(TaskError, match=r"'chain_sum': .*min_term"):
         ReasoningGymTasks("chain_sum", min_term=3)

@@ -180,12 +180,12 @@ def test_gymnasium_alone_finds_the_environment():
 
 def test_the_import_is_quick_and_light():
     code = (
-        "import time; start = time.perf_counter(); import ovd_envs\n"
-        "print(time.perf_counter() - start)\n"
+        "import time; start = time.process_time(); import ovd_envs\n"
+        "print(time.process_time() - start)\n"
         "import sys; print([m for m in ('torch', 'transformers', 'sympy', 'datasets', 'pandas',"
         " 'math_verify', 'typer', 'rich') if m in sys.modules])"
     )
-    seconds = []
+    seconds = []  # of this process, so that a busy machine fails nobody
     for _ in range(3):
         measured, heavy = python(code).splitlines()
         assert heavy == "[]"

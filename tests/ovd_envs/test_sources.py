@@ -170,17 +170,17 @@ def test_answers_that_are_no_numbers_are_graded_as_mathematics(tmp_path):
 
 
 def test_bad_files_are_named(tmp_path):
-    with pytest.raises(OVDError, match="missing.jsonl: cannot be read"):
+    with pytest.raises(OVDError, match=r"missing.jsonl: cannot be read"):
         JsonlTasks(tmp_path / "missing.jsonl")
-    with pytest.raises(TaskError, match="empty.jsonl: expected a task a line"):
+    with pytest.raises(TaskError, match=r"empty.jsonl: expected a task a line"):
         JsonlTasks(write(tmp_path / "empty.jsonl", []))
     bad = tmp_path / "bad.jsonl"
     bad.write_text("\n".join([json.dumps(row) for row in questions(16)] + ["{broken"]))
-    with pytest.raises(OVDError, match="bad.jsonl, row 17: not valid JSON"):
+    with pytest.raises(OVDError, match=r"bad.jsonl, row 17: not valid JSON"):
         JsonlTasks(bad)
     bad.write_text("\n\n" + json.dumps({"question": "Q"}))
     with pytest.raises(
-        TaskError, match="bad.jsonl, row 3: no answer: .* found the fields question"
+        TaskError, match=r"bad.jsonl, row 3: no answer: .* found the fields question"
     ):
         JsonlTasks(bad)
     with pytest.raises(TaskError, match="format: expected one of gsm8k, math, qa, got 'gsm9k'"):
@@ -232,7 +232,7 @@ def test_a_dataset_by_name(dataset):
 def test_splits_by_other_names_and_one_alone(dataset):
     source = HubTasks(dataset, splits={"dev": "test"})
     assert (source.splits, source.size("dev")) == (("dev",), 6)
-    with pytest.raises(TaskError, match="no split 'validation' .* it has train, test"):
+    with pytest.raises(TaskError, match=r"no split 'validation' .* it has train, test"):
         HubTasks(dataset, splits={"test": "validation"})
 
 

@@ -66,6 +66,12 @@ def test_other_content_is_another_entry(other):
     assert content_hash(other) != content_hash(make_episode("a"))
 
 
+def test_the_opening_observation_is_content_beside_the_question():
+    other = make_episode("a")
+    other.observation = "The same task, asked in another way"
+    assert content_hash(other) != content_hash(make_episode("a"))
+
+
 def test_texts_that_run_together_are_told_apart():
     assert content_hash(make_episode("ab", "c")) != content_hash(make_episode("a", "bc"))
     assert content_hash(make_episode("a", observations=["b"])) != content_hash(make_episode("ab"))

@@ -247,9 +247,9 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_takes_time_in_proportion_to_its_length(name):
     text = HOSTILE[name][:200_000]
-    began = time.perf_counter()
+    began = time.process_time()  # the clock of this process: tests share a machine
     equations(text)
-    assert time.perf_counter() - began < 5  # 0.1 s to 2 s on one slow core
+    assert time.process_time() - began < 5  # 0.1 s to 2 s on one slow core
 
 
 # --- real texts -------------------------------------------------------------------------------

@@ -136,9 +136,9 @@ def test_what_is_too_long_to_read_is_not_accepted():
     ],
 )
 def test_hostile_text_is_judged_in_bounded_time(text):
-    began = time.perf_counter()
+    began = time.process_time()
     verdict(make_episode(text))
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_gold_answer_that_cannot_be_graded_is_an_error_and_no_zero():
@@ -207,6 +207,6 @@ def test_it_is_fast():
         for i in range(2_000)
     ]
     judge = StepJudge()
-    began = time.perf_counter()
+    began = time.process_time()
     judge.judge(episodes)
-    assert time.perf_counter() - began < 4  # a quarter of the speed: tests share a machine
+    assert time.process_time() - began < 1

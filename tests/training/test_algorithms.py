@@ -25,6 +25,7 @@ from training.trainer import group_metrics
 # Sums of these are exact, so that both arithmetics agree on what is equal.
 REWARDS = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 SCORES = st.sampled_from([0, 3, 6, 7, 7.5, 9])
+NEVER = st.just(False)
 REPLIES = st.sampled_from([(5, 257), (5, 6, 257), (7, 8, 9)])
 
 
@@ -41,7 +42,7 @@ class Slot:
     teacher_crashed: bool
 
 
-def slots(scores=SCORES | st.none(), crashes=st.booleans()):
+def slots(scores, crashes):
     return st.builds(
         Slot,
         reward=REWARDS,
@@ -54,8 +55,10 @@ def slots(scores=SCORES | st.none(), crashes=st.booleans()):
     )
 
 
-def steps(**options):
-    return st.lists(st.lists(slots(**options), min_size=1, max_size=6), min_size=1, max_size=3)
+def steps(*, failures: bool = True):
+    """Groups of a step; ``failures``: also judges that fail and episodes that crash."""
+    slot = slots(SCORES | st.none() if failures else SCORES, st.booleans() if failures else NEVER)
+    return st.lists(st.lists(slot, min_size=1, max_size=6), min_size=1, max_size=3)
 
 
 OPTIONS = st.builds(
@@ -102,7 +105,9 @@ def as_groups(step: list[list[Slot]], algorithm) -> list[Group]:
     return groups
 
 
-def oracle(step, *, theta=7, replace="whole", keep_rejected=False, baseline="student", scale="none"):
+def oracle(
+    step, *, theta=7, replace="whole", keep_rejected=False, baseline="student", scale="none"
+):
     """(group, teacher, text or reply, advantage) of every row before merging, with numpy."""
     rows = []
     for number, places in enumerate(step):
@@ -194,7 +199,7 @@ def test_grpo_reads_no_verdict(step, scale):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    step=steps(scores=SCORES, crashes=st.just(False)),
+    step=steps(failures=False),
     scale=st.sampled_from(["none", "group"]),
     replace=st.sampled_from(["whole", "drop"]),
     keep_rejected=st.booleans(),
@@ -226,7 +231,7 @@ def test_theta_0_moves_the_weights_as_grpo_does_bit_by_bit():
 
 
 @settings(max_examples=100, deadline=None)
-@given(step=steps(scores=SCORES, crashes=st.just(False)), baseline=BASELINES)
+@given(step=steps(failures=False), baseline=BASELINES)
 def test_theta_10_is_a_pure_teacher_group(step, baseline):
     for places in step:
         for slot in places:
@@ -284,7 +289,7 @@ def test_fewer_than_two_judged_episodes_make_no_rows(scores):
 
 
 def test_the_all_teacher_hole():
-    """Where every episode is replaced by a right one, a mean over the mixed group teaches nothing."""
+    """Every episode replaced by a right one: a mean over the mixed group teaches nothing."""
 
     def gains(**options):
         algorithm = OVD(**options)
@@ -391,7 +396,7 @@ def test_a_scripted_demonstrator_costs_one_row_for_equal_episodes():
     ],
 )
 def test_options_that_cannot_be_are_named(options, said):
-    with pytest.raises(ConfigError, match="^algorithm: ") as raised:
+    with pytest.raises(ConfigError, match=r"^algorithm: ") as raised:
         parse_options(OVD, options, where="algorithm")
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)

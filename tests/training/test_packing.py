@@ -56,7 +56,7 @@ def packed_rows(parts):
     return [row for part in parts for pack in part for row in pack.rows]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rows=groups_of_rows(), max_tokens=st.sampled_from([1, 12, 30, 2048]))
 def test_packed_rows_score_as_they_do_alone(rows, max_tokens):
     parts = batches(pack_rows(rows, max_tokens=max_tokens), max_tokens)
@@ -90,7 +90,7 @@ def gradients(rows, *, share, max_tokens):
     return value, torch.cat([p.grad.flatten() for p in policy.parameters()])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=groups_of_rows(), share=st.booleans(), max_tokens=st.sampled_from([1, 12, 30, 2048]))
 def test_neither_packs_nor_micro_batches_change_loss_or_gradient(rows, share, max_tokens):
     value, gradient = gradients(rows, share=share, max_tokens=max_tokens)
@@ -99,7 +99,7 @@ def test_neither_packs_nor_micro_batches_change_loss_or_gradient(rows, share, ma
     torch.testing.assert_close(gradient, whole, rtol=1e-4, atol=1e-5 * whole.abs().max().item())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=groups_of_rows(), data=st.data())
 def test_no_row_reads_another(rows, data):
     """Other tokens in one row's reply: every other row's log-probabilities keep their bits."""
@@ -123,7 +123,7 @@ def test_no_row_reads_another(rows, data):
 
 
 def test_a_batch_is_padded_without_a_trace():
-    """What stands beside a pack in its batch, and how wide that is, changes nothing but rounding."""
+    """What stands beside a pack in its batch, and how wide it is, changes nothing but rounding."""
     short = row_of([256, 1, 5], [0, 0, 1], group=0)
     long = row_of([256, *range(2, 30)], [0] * 14 + [1] * 15, group=1)
     [batch] = batches_of([short, long])
@@ -248,9 +248,7 @@ def test_the_gradient_is_that_of_the_mask_and_of_no_other():
     logits_of(policy, rows)
     for ours, theirs in zip(policy.parameters(), expected, strict=True):
         torch.testing.assert_close(ours.grad, theirs, rtol=1e-4, atol=1e-5)
-    shifted = [
-        row_of(row.ids, [0, *row.mask[:-1]], max(row.advantages, key=abs)) for row in rows
-    ]
+    shifted = [row_of(row.ids, [0, *row.mask[:-1]], max(row.advantages, key=abs)) for row in rows]
     wrong, _ = reference_gradient(shifted)
     assert any(
         not torch.allclose(ours.grad, theirs, rtol=1e-2)

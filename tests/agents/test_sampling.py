@@ -1,0 +1,149 @@
+"""Sampling: the softmax's own frequencies, never an impossible token, streams by name."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from agents.sampling import choose, uniforms
+
+#: The 99.9 % point of chi-square with 11 degrees of freedom.
+CHI_SQUARE_11 = 31.26
+
+draw = st.one_of(
+    st.sampled_from([0.0, 2**-60, 0.5, 1 - 2**-24, 1 - 2**-25, 1 - 2**-53]),
+    st.floats(0, 1, exclude_max=True),
+)
+logit = st.one_of(st.just(-math.inf), st.floats(-300, 300, width=32), st.floats(-3, 3, width=32))
+row = st.lists(logit, min_size=1, max_size=40).filter(lambda r: max(r) > -math.inf)
+temperature = st.floats(0.0625, 5, width=32)
+
+
+def one(logits, temperature, draw):
+    ids, logprobs = choose(
+        torch.tensor([logits], dtype=torch.float32),
+        torch.tensor([temperature]),
+        torch.tensor([draw], dtype=torch.float64),
+    )
+    return ids.item(), logprobs.item()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_frequencies_are_those_of_the_softmax(temperature):
+    count = 40_000
+    logits = torch.tensor([2.0, -1.0, 0.3, 1.2, -0.4, 0.9, -2.0, 0.0, 1.9, -1.5, 0.6, -0.8])
+    draws = torch.from_numpy(uniforms((7, 1), count))
+    ids, _ = choose(logits.expand(count, 12), torch.full((count,), temperature), draws)
+    expected = (logits.double() / temperature).softmax(0).numpy() * count
+    observed = np.bincount(ids.numpy(), minlength=12)
+    assert expected.min() > 5
+    assert float(((observed - expected) ** 2 / expected).sum()) < CHI_SQUARE_11
+
+
+def test_a_long_flat_tail_keeps_its_share():
+    # 49,151 tokens share 1 % of the mass: each is far below the rounding of a float32 sum.
+    logits = torch.zeros(1, 49_152)
+    logits[0, 0] = math.log(99 * 49_151)
+    found = []
+    for part in (0.98999, 0.9925, 0.995, 0.9975, 0.99999):
+        ids, _ = choose(logits, torch.ones(1), torch.tensor([part], dtype=torch.float64))
+        found.append(ids.item())
+    assert found[0] == 0
+    for token, share in zip(found[1:], (0.25, 0.5, 0.75, 0.999), strict=True):
+        assert token == pytest.approx(share * 49_151, abs=15)
+
+
+@given(row, temperature, draw)
+@settings(deadline=None, max_examples=300)
+@example([0.0, -math.inf], 1.0, 1 - 2**-53)
+@example([-math.inf, 0.0], 1.0, 0.0)
+@example([0.0, -300.0], 1.0, 1 - 2**-53)
+@example([-300.0, 0.0, -300.0], 1.0, 0.0)
+def test_a_token_of_probability_0_is_never_drawn(logits, temperature, draw):
+    token, logprob = one(logits, temperature, draw)
+    probabilities = (torch.tensor(logits) / temperature).softmax(0)
+    assert probabilities[token] > 0
+    reference = (torch.tensor(logits, dtype=torch.float64) / temperature).log_softmax(0)[token]
+    assert logprob == pytest.approx(reference.item(), abs=1e-4, rel=1e-5)
+
+
+@given(row, temperature, draw)
+@settings(deadline=None, max_examples=300)
+def test_the_draw_falls_into_the_share_of_its_token(logits, temperature, draw):
+    exact = (torch.tensor(logits, dtype=torch.float64) / temperature).softmax(0).cumsum(0).numpy()
+    assume(np.abs(exact - draw).min() > 1e-5)  # on a border float32 may fall on either side
+    token, _ = one(logits, temperature, draw)
+    assert token == int(np.searchsorted(exact, draw * exact[-1], side="right"))
+
+
+@given(row, draw)
+@settings(deadline=None, max_examples=200)
+def test_temperature_0_takes_the_likeliest_whatever_the_draw(logits, draw):
+    token, logprob = one(logits, 0.0, draw)
+    assert token == logits.index(max(logits))  # the first of equals
+    reference = torch.tensor(logits, dtype=torch.float64).log_softmax(0)[token]
+    assert logprob == pytest.approx(reference.item(), abs=1e-4, rel=1e-5)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.floats(-5, 5, width=32), min_size=7, max_size=7),
+            st.one_of(st.just(0.0), temperature),
+            draw,
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(deadline=None, max_examples=100)
+def test_rows_do_not_touch_each_other(rows):
+    ids, logprobs = choose(
+        torch.tensor([r[0] for r in rows]),
+        torch.tensor([r[1] for r in rows]),
+        torch.tensor([r[2] for r in rows], dtype=torch.float64),
+    )
+    alone = [one(*r) for r in rows]
+    assert ids.tolist() == [token for token, _ in alone]
+    assert logprobs.tolist() == pytest.approx([logprob for _, logprob in alone], abs=1e-6)
+
+
+def test_whole_numbers_are_temperatures_too():
+    logits = torch.tensor([[1.0, 2.0, 3.0]])
+    half = torch.tensor([0.5])
+    for value in (0, 1, 2):
+        whole = choose(logits, torch.tensor([value]), half)
+        assert whole[0].tolist() == choose(logits, torch.tensor([float(value)]), half)[0].tolist()
+        assert torch.equal(whole[1], choose(logits, torch.tensor([float(value)]), half)[1])
+
+
+key = st.lists(st.integers(0, 2**32 - 1), min_size=5, max_size=5).map(tuple)
+
+
+@given(key, key, st.integers(1, 50), st.integers(1, 50))
+@settings(deadline=None, max_examples=100)
+def test_a_stream_is_named_by_its_key_alone(one, other, few, many):
+    few, many = sorted((few, many))
+    stream = uniforms(one, many)
+    assert stream.dtype == np.float64
+    assert ((stream >= 0) & (stream < 1)).all()
+    # How many are asked for changes none of them: max_tokens does not change a reply.
+    assert uniforms(one, few).tolist() == stream[:few].tolist()
+    if one != other:
+        assert uniforms(other, few)[0] != stream[0]
+
+
+def test_neighbouring_keys_have_unrelated_streams():
+    # Every (task, index, turn) of a small run, first draws: uniform, and no two alike.
+    firsts = np.array(
+        [uniforms((0, 3, p, i, t), 1)[0] for p in range(8) for i in range(8) for t in range(16)]
+    )
+    assert len(set(firsts.tolist())) == 1024
+    observed = np.bincount((firsts * 12).astype(int), minlength=12)
+    assert ((observed - 1024 / 12) ** 2 / (1024 / 12)).sum() < CHI_SQUARE_11
+    assert abs(np.corrcoef(firsts[:-1], firsts[1:])[0, 1]) < 0.1
