@@ -9,6 +9,7 @@ from typing import Any
 from ovd_envs.env import Budget, Reply, TextEnv
 from ovd_envs.errors import OVDError
 from ovd_envs.grading import DEADLINE, extract_answer, grade_message
+from ovd_envs.grading.number import parse_number
 from ovd_envs.math_tasks import ArithmeticTasks
 from ovd_envs.sources import task_source
 from ovd_envs.task import Task, TaskSource
@@ -67,7 +68,6 @@ class MathEnv(TextEnv):
             budget=Budget.of(budget, turns=attempts),
             render_mode=render_mode,
         )
-        self._kind = self.tasks.grading or "math"
 
     def observe(self, task: Task) -> str:
         """The question, and where to put the answer."""
@@ -94,5 +94,11 @@ class MathEnv(TextEnv):
         score = self.tasks.score(self.task, answer) if answer is not None else None
         if score is not None:
             return "right" if score >= 1 else "wrong", answer, score
-        grade = grade_message(self.task.answers, action, kind=self._kind, deadline=self.deadline)
+        grade = grade_message(self.task.answers, action, kind=self._kind(), deadline=self.deadline)
         return grade.outcome, grade.extracted, float(grade.correct)
+
+    def _kind(self) -> str:
+        """How the answer is compared; a task may come from another source than ``self.tasks``."""
+        kind = self.tasks.grading or "math"
+        numeric = all(parse_number(gold) is not None for gold in self.task.answers)
+        return kind if kind != "number" or numeric else "math"

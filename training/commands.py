@@ -32,7 +32,7 @@ def train(
         "--run",
         "-r",
         metavar="DIR",
-        help="Run folder; default: one in runs/ named as CONFIG.",
+        help="Run folder; default: runs/, named as CONFIG.",
     ),
     resume: bool = typer.Option(
         False, "--resume", help="Go on where the run in the folder stopped; begin it if none did."

@@ -167,3 +167,14 @@ def test_gold_actions_are_right_at_every_level():
             env.reset(seed=seed)
             (message,) = env.gold_actions(env.task, env.task.answers[0])
             assert env.step(message)[1] == 1.0
+
+
+def test_a_task_from_another_source_is_graded_as_its_own_answer_needs():
+    env = ovd_envs.make("ovd/Math-v0", level="addition")  # whose own answers are all numbers
+    task = Task("mine/test/0", "Factor x squared minus 1.", ("(x-1)(x+1)",))
+    env.reset(options={"task": task})
+    _, reward, *_ = env.step(r"\boxed{(x+1)(x-1)}")
+    assert reward == 1
+    env.reset(options={"task": task})
+    _, reward, *_ = env.step(r"\boxed{x+1}")
+    assert reward == 0

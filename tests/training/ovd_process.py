@@ -81,6 +81,8 @@ class Server:
             },
         )
 
+        self.ask({"ready": None})
+
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -178,7 +180,9 @@ def _serve(requests: Sequence[bytes] | Any) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     for line in requests:
         request = json.loads(line)
-        if "wait" in request:
+        if "ready" in request:
+            answer = {"ready": True}
+        elif "wait" in request:
             _, status = os.waitpid(request["wait"], 0)
             answer = {"code": os.waitstatus_to_exitcode(status)}
         else:

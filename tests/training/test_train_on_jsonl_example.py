@@ -23,8 +23,7 @@ def test_the_example_trains_on_a_file_and_keeps_its_test_questions_apart(tmp_pat
     run = tmp_path / "run"
 
     ended = subprocess.run(
-        [sys.executable, str(EXAMPLE), str(questions), "--student", str(student)]
-        + ["--steps", "2", "--run", str(run)],
+        [sys.executable, EXAMPLE, questions, "--student", student, "--steps", "2", "--run", run],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -44,7 +43,9 @@ def test_the_example_trains_on_a_file_and_keeps_its_test_questions_apart(tmp_pat
         json.loads(line)["task"]["question"]
         for line in (run / "evaluations" / "step-000002.jsonl").read_text().splitlines()
     }
-    assert trained and evaluated and not trained & evaluated
+    assert trained
+    assert evaluated
+    assert not trained & evaluated
     # The teacher has only the answers to show, and writes them in a box.
     first = json.loads((run / "steps" / "step-000001.jsonl").read_text().splitlines()[0])
     shown = first["teacher"]["0"]
