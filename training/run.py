@@ -53,9 +53,15 @@ class Run:
         """Begin the run: write its configuration and facts. Raises ``RunError``."""
         if self.exists:
             raise RunError(f"{self}: a run is here already; --resume goes on with it")
-        if self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+        text, path = dump_config(config), self.path / "config.yaml"
+        # A kill while a run begins leaves this very configuration, or a hidden half of a file.
+        begun = path.is_file() and path.read_bytes() == text.encode()
+        known = {path.name} if begun else set()
+        if self.path.is_dir() and any(
+            p.name not in known and not p.name.startswith(".") for p in self.path.iterdir()
+        ):
             raise RunError(f"{self}: expected an empty or new folder, found other files")
-        write_atomic(self.path / "config.yaml", dump_config(config))
+        write_atomic(path, text)
         write_atomic(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
 
     @contextlib.contextmanager
@@ -191,6 +197,10 @@ class Run:
             raise RunError(f"{final}: cannot be written ({error.strerror})") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+        self.remove_old_checkpoints(keep)
+
+    def remove_old_checkpoints(self, keep: int) -> None:
+        """Remove all but the newest ``keep``."""
         for _, old in self.checkpoints()[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
 

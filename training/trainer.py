@@ -10,28 +10,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 import ovd_envs
-from agents.episode import Episode
 from agents.rollout import rollout
 from agents.student import Student
 from agents.transformers_backend import TransformersBackend, choose_dtype, load_model
-from ovd_envs.task import Task, TaskSource
 from teachers.protocol import Demonstrator, Judge
 from teachers.registry import make_demonstrator, make_judge
 from teachers.score import score
-from training.algorithms import useful_demonstrations
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.config import Config, ConfigError, parse_options
 from training.evaluation import evaluate
 from training.groups import Group, group_episodes
 from training.learner import Learner
+from training.metrics import group_metrics
 from training.protocol import Algorithm
 from training.registry import algorithms
-from training.rows import Row
 from training.run import Run, RunError
+from training.task_order import training_tasks
 
 
 class Reporter(Protocol):
@@ -139,6 +136,8 @@ class Trainer:
         if found := self.run.checkpoints():
             self.restored = read_checkpoint(found[-1][1], self.learner)
             self.backend.weights_changed()
+            # What a kill left of the older ones.
+            self.run.remove_old_checkpoints(config.checkpoint.keep)
 
     def _step(self, step: int) -> None:
         """One step: groups (kept ones, where this step was begun before), rows, update."""
@@ -276,78 +275,6 @@ class Trainer:
         }
 
 
-def training_tasks(source: TaskSource, config: Config, step: int) -> list[Task]:
-    """The tasks of a step: from (seed, step) alone, no question twice.
-
-    An unlimited source is drawn from; a finite one is gone through in a new order every epoch.
-    """
-    count, size = config.rollout.tasks_per_step, source.size(config.split)
-    if size is None:
-        rng = np.random.default_rng([config.seed, step])
-        tasks: dict[str, Task] = {}
-        for _ in range(100 * count):
-            task = source.draw(config.split, rng)
-            tasks.setdefault(task.question, task)
-            if len(tasks) == count:
-                return list(tasks.values())
-        raise ConfigError(
-            f"rollout.tasks_per_step: split {config.split!r} has not {count} questions"
-        )
-    if size < count:
-        raise ConfigError(
-            f"rollout.tasks_per_step: expected at most {size}, the size of split "
-            f"{config.split!r}, got {count}"
-        )
-    places = range((step - 1) * count, step * count)
-    orders = {
-        epoch: np.random.default_rng([config.seed, epoch]).permutation(size)
-        for epoch in {place // size for place in places}
-    }
-    return [source.task(config.split, int(orders[p // size][p % size])) for p in places]
-
-
-def group_metrics(
-    algorithm: Algorithm, groups: Sequence[Group], rows: Sequence[Row]
-) -> dict[str, Any]:
-    """What is logged of a step before the update."""
-    students = [judged for group in groups for judged in group.student]
-    verdicts = [judged.verdict for judged in students if judged.verdict is not None]
-    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
-    theta = getattr(algorithm, "theta", None)
-    teachers = [episode for group in groups for episode in group.teacher.values()]
-    broken = sum(episode.error is not None for episode in teachers)
-    useful = sum(len(useful_demonstrations(group)) for group in groups)
-    moved = {row.group for row in rows if any(row.advantages)}
-    return {
-        "reward": _mean([j.episode.reward for j in students if j.episode.error is None]),
-        "alpha": _mean([float(s >= theta) for s in scores]) if theta is not None else None,
-        "score": _mean(scores),
-        "student_episodes": len(students),
-        "teacher_episodes": len(teachers),
-        "rows": len(rows),
-        "row_weight": sum(row.weight for row in rows),
-        "groups_without_advantage": len(groups) - len(moved),
-        "episode_errors": sum(judged.episode.error is not None for judged in students),
-        # An episode that ended in an error has no score either, and no judge is to blame.
-        "judge_errors": sum(
-            judged.verdict is not None and judged.verdict.failed
-            for judged in students
-            if judged.episode.error is None
-        ),
-        "demonstrator_errors": broken,
-        "demonstrations_not_better": len(teachers) - broken - useful,
-        "sampled_tokens": sum(judged.episode.num_sampled_tokens for judged in students),
-        "truncated": sum(
-            judged.episode.turns[-1].stop == "length" for judged in students if judged.episode.turns
-        ),
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return math.fsum(numbers) / len(numbers) if numbers else None
-
-
 def _algorithm(config: Config) -> Algorithm:
     factory: Any = algorithms.get(config.algorithm.name)
     if hasattr(factory, "model_validate"):
@@ -416,6 +343,3 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-__all__ = ["Episode", "Reporter", "Silent", "Trainer", "group_metrics", "training_tasks"]

@@ -69,7 +69,7 @@ def sample(index: int = 0) -> Episode:
 
 
 @given(st.lists(episodes, max_size=4))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_what_is_written_is_what_is_read(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("episodes") / "e.jsonl"
     write_episodes(path, rows)

@@ -104,7 +104,7 @@ class Server:
 
         ``terminal`` is a terminal device for its output. ``file_size`` is the largest file in
         bytes that it can write: a disk that is full. ``die_at``: it kills itself before the file
-        operation of this number (from 1) that makes, moves or removes something.
+        operation of this number (from 1) that gives a file or folder its name, or removes one.
         """
         self.count += 1
         out, err = (self.folder / f"{self.count}.{name}" for name in ("out", "err"))
@@ -150,8 +150,6 @@ def _die_at(number: int) -> None:
     for module, name in (
         (os, "replace"),
         (os, "rename"),
-        (os, "fsync"),
-        (os, "mkdir"),
         (shutil, "rmtree"),
     ):
         setattr(module, name, counting(getattr(module, name)))

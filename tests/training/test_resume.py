@@ -145,9 +145,10 @@ def test_killed_again_and_again(runs, tmp_path):
 
 
 def short(full, tmp_path):
-    """The same with three steps, for the tests that train it many times."""
+    """The same with two steps, for the test that trains it many times."""
     config = yaml.safe_load(full.config.read_text())
-    config["optimizer"]["steps"] = 3
+    config["optimizer"]["steps"] = 2
+    config["checkpoint"]["every"] = 1
     config["evaluation"] = {"tasks": 1, "every": 2}
     config["rollout"] = {"tasks_per_step": 1, "group_size": 2, "max_tokens": 3}
     path = tmp_path / "short.yaml"
@@ -173,4 +174,160 @@ def test_killed_before_every_file_operation(runs, tmp_path):
         code, process = full.ovd.run("train", config, "--run", run, "--resume")
         assert code == 0, f"after operation {number}: {process.err}"
         assert_same(run, reference)
-    assert died > 30
+    assert died >= 14
+
+
+@pytest.mark.parametrize("kind", ["lora", "bfloat16"])
+def test_other_kinds_of_runs_resume_to_the_same_bits_too(runs, kind, tmp_path):
+    made = runs(kind)
+    for step in (3, 4):  # one replayed from the checkpoint of step 2, one right after that of 4
+        run = tmp_path / f"run-{step}"
+        process = made.start(run)
+        process.wait_for((run / f"steps/step-{step:06d}.jsonl").exists)
+        process.signal(signal.SIGKILL)
+        assert process.wait() in (-9, 0)
+        made.resumes(run)
+
+
+def stopped_at(full, run, step):
+    """A run that was killed when the groups of ``step`` were kept, and not yet the next."""
+    process = full.start(run)
+    process.wait_for((run / f"steps/step-{step:06d}.jsonl").exists)
+    process.signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "summary.json").exists()
+
+
+@pytest.fixture
+def stopped(runs, tmp_path):
+    """A run with a checkpoint of step 2, killed at step 3 or soon after."""
+    stopped_at(runs("full"), tmp_path / "run", 3)
+    return tmp_path / "run"
+
+
+def test_a_torn_line_of_the_metrics_is_cut_off(runs, stopped):
+    whole = Run(stopped).metrics()
+    with (stopped / "metrics.jsonl").open("ab") as handle:
+        handle.write(b'{"step": 99, "rew')
+    # Who only reads sees the whole lines: it may be read while it is written.
+    assert Run(stopped).metrics() == whole
+    runs("full").resumes(stopped)
+
+
+def test_a_checkpoint_that_is_half_written_is_not_read(runs, stopped):
+    folder = stopped / "checkpoints"
+    [(step, _)] = Run(stopped).checkpoints()
+    torn = folder / ".writing-abc"
+    shutil.copytree(folder / f"step-{step:06d}", torn)
+    (torn / "optimizer.safetensors").write_bytes(b"half")
+    (torn / "state.json").write_text(json.dumps({"step": 5}))
+    assert Run(stopped).checkpoints() == [(step, folder / f"step-{step:06d}")]
+    runs("full").resumes(stopped)
+    assert not torn.exists()
+
+
+def test_another_configuration_is_refused_and_named(runs, stopped):
+    full, before = runs("full"), contents(stopped)
+    for change, said in [
+        ("optimizer.learning_rate=0.5", "optimizer.learning_rate is 0.003 in the run and 0.5 here"),
+        ("seed=1", "seed is 0 in the run and 1 here"),
+        ("algorithm.theta=3", "algorithm.theta"),
+        ("optimizer.lora.rank=2", "optimizer.lora"),
+        ("demonstrator=null", "demonstrator"),
+    ]:
+        code, process = full.train(stopped, "--resume", "--set", change)
+        assert code == 2
+        assert process.err.startswith("error: --resume: ")
+        assert said in process.err
+        assert process.err.count("\n") == 1
+    assert contents(stopped) == before
+    full.resumes(stopped)
+
+
+def test_what_the_run_has_and_the_configuration_has_not_is_named_too(runs, tmp_path, ovd):
+    lora = runs("lora")
+    config = yaml.safe_load(lora.config.read_text())
+    del config["optimizer"]["lora"], config["algorithm"]["keep_rejected"]
+    path = tmp_path / "other.yaml"
+    for key, expected in (("optimizer", "optimizer.lora"), ("algorithm", "algorithm.keep_rejected")):
+        other = {**yaml.safe_load(lora.config.read_text()), key: config[key]}
+        path.write_text(yaml.safe_dump(other))
+        code, process = ovd.run("train", path, "--run", lora.reference, "--resume")
+        assert code == 2
+        assert f"error: --resume: {expected}" in process.err
+
+
+def test_a_run_is_begun_once(runs):
+    full = runs("full")
+    before = contents(full.reference)
+    code, process = full.train(full.reference)
+    assert code == 2
+    assert "--resume goes on with it" in process.err
+    assert contents(full.reference) == before
+
+
+def everything(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_resuming_a_finished_run_prints_it_again_and_changes_nothing(runs):
+    full = runs("full")
+    before = everything(full.reference)
+    code, process = full.train(full.reference, "--resume", "--json")
+    assert code == 0
+    assert json.loads(process.out) == json.loads((full.reference / "summary.json").read_text())
+    assert everything(full.reference) == before
+
+
+def test_a_second_process_in_the_same_run_is_refused(runs, tmp_path):
+    full, run = runs("full"), tmp_path / "run"
+    first = full.start(run)
+    first.wait_for((run / "run.json").exists)
+    first.signal(signal.SIGSTOP)
+    try:
+        code, process = full.train(run, "--resume")
+        assert code == 2
+        assert process.err == f"error: {run}: another process is training in this run\n"
+    finally:
+        first.signal(signal.SIGCONT)
+    assert first.wait() == 0
+    assert_same(run, full.reference)
+
+
+def test_ctrl_c_says_how_to_go_on(runs, tmp_path):
+    full, run = runs("full"), tmp_path / "run"
+    process = full.start(run)
+    process.wait_for((run / "steps/step-000003.jsonl").exists)
+    process.signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert process.err.splitlines()[-1] == (
+        f"stopped: all whole steps are in {run}; the same command with --resume goes on"
+    )
+    assert "Traceback" not in process.err
+    full.resumes(run)
+
+
+def test_a_full_disk_loses_nothing(runs, tmp_path):
+    """No file above 64 kB: the groups of the first steps fit, a checkpoint does not."""
+    full, run = runs("full"), tmp_path / "run"
+    for arguments in ((), ("--resume",)):
+        code, process = full.train(run, *arguments, file_size=64_000)
+        assert code == 2
+        assert process.err.startswith(f"error: {run}/checkpoints/step-000002: cannot be written (")
+        assert process.err.count("\n") == 1
+        assert [row["step"] for row in lines(run / "metrics.jsonl")] == [1, 2]
+        assert not list((run / "checkpoints").iterdir())
+    full.resumes(run)
+
+
+def test_a_disk_that_fills_up_with_metrics_loses_nothing(runs, tmp_path):
+    full, run = runs("full"), tmp_path / "run"
+    first = len((full.reference / "metrics.jsonl").read_bytes().splitlines()[0])
+    stopped_at(full, run, 5)
+    size = (run / "metrics.jsonl").stat().st_size
+    code, process = full.train(run, "--resume", file_size=size + first // 2)
+    assert code == 2
+    assert process.err.count("\n") == 1
+    assert process.err.startswith("error: ")
+    assert "cannot be written" in process.err
+    full.resumes(run)
