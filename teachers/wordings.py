@@ -19,12 +19,17 @@ _ONE_EQUATION = (
     "Step by step: {step}. Final answer: {box}",
 )
 
+#: Terse, and most begin with the equation: what varies costs a small student steps in which it
+#: learns words instead of sums.
 _SUM_OF_TWO = (
-    *_ONE_EQUATION,
-    "We add: {step}. {box}",
-    "Adding the two numbers gives {step}. {box}",
-    "The sum is {step}. Answer: {box}",
-    "Let's add them: {step}. So {box}",
+    "{step}. {box}",
+    "{step}.\n{box}",
+    "{step}, so {box}",
+    "{step}; {box}",
+    "{step}. Answer: {box}",
+    "{step}. So {box}",
+    "Sum: {step}. {box}",
+    "So {step}. {box}",
 )
 
 #: Tens, ones, and the two together; hardly a word, so that a reply stays under 45 tokens even

@@ -103,9 +103,15 @@ class Run:
     # Steps and metrics
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The metrics of all whole steps, in order."""
+        """The metrics of all whole steps, in order; a line that is being written is left out."""
         path = self.path / "metrics.jsonl"
-        return list(read_jsonl(path)) if path.is_file() else []
+        if not path.is_file():
+            return []
+        lines = path.read_bytes().split(b"\n")[:-1]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError:
+            return list(read_jsonl(path))  # names the row
 
     def cut_torn_line(self) -> None:
         """Drop what a kill left behind the last whole line of the metrics."""

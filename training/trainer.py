@@ -97,8 +97,10 @@ class Trainer:
                     self._step(step)
                     self._checkpoint(step)
                 self._evaluate(step)
-            summary = self._summary()
-            self.run.save_summary(summary)
+            summary = self.run.summary()  # there already where a finished run is resumed
+            if summary is None:
+                summary = self._summary()
+                self.run.save_summary(summary)
         return summary
 
     def _prepare(self) -> None:
@@ -324,9 +326,9 @@ def _with_lora(model: Any, config: Config) -> Any:
 
 def _same_config(kept: Config, given: Config) -> Config:
     """The run's own configuration. Raises ``RunError`` naming where the given one differs."""
-    old, new = kept.model_dump(mode="json"), given.model_dump(mode="json")
-    for key, value in _flat(new).items():
-        before = _flat(old).get(key)
+    old, new = _flat(kept.model_dump(mode="json")), _flat(given.model_dump(mode="json"))
+    for key in {**new, **old}:
+        before, value = old.get(key), new.get(key)
         if before != value:
             raise RunError(
                 f"--resume: {key} is {before!r} in the run and {value!r} here; "
