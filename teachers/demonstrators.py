@@ -13,7 +13,7 @@ from ovd_envs.errors import OVDError, TaskError
 from ovd_envs.task import Task
 from teachers import wordings
 
-WORKINGS = ("direct", "columns", "rationale")
+WORKINGS = ("direct", "split", "rationale")
 
 
 class ScriptedSolver:
@@ -26,7 +26,7 @@ class ScriptedSolver:
     sentence. The wording depends on ``episode.seed``, the turn and the task alone.
 
     Args:
-        working: "direct" writes the equations as they are; "columns" works out a sum of two
+        working: "direct" writes the equations as they are; "split" works out a sum of two
             numbers (``metadata["operands"]``) by tens and ones; "rationale" prefers the prose.
         name: the agent's name in its episodes.
 
@@ -69,11 +69,10 @@ class ScriptedSolver:
         if not steps:
             return wordings.answer_alone(answer, rng)
         operands = _summands(steps, task.metadata.get("operands"))
-        if operands is not None and self.working == "columns":
-            return wordings.columns(*operands, answer, rng)
+        if operands is not None:
+            step = wordings.split_sum(*operands) if self.working == "split" else steps[0]
+            return wordings.sum_of_two(step, answer, rng)
         if len(steps) == 1:
-            if operands is not None:
-                return wordings.sum_of_two(steps[0], answer, rng)
             return wordings.one_equation(steps[0], answer, rng)
         return wordings.equations(steps, answer, rng)
 

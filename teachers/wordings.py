@@ -32,21 +32,6 @@ _SUM_OF_TWO = (
     "So {step}. {box}",
 )
 
-#: Tens, ones, and the two together; hardly a word, so that a reply stays under 45 tokens even
-#: where the tokenizer splits numbers into digits.
-_COLUMNS = (
-    "{tens}, {ones}, {both}. {box}",
-    "{tens}; {ones}; {both}. {box}",
-    "{tens}\n{ones}\n{both}\n{box}",
-    "{tens}. {ones}. {both}. {box}",
-    "{tens}, {ones}: {both}. {box}",
-    "{tens} and {ones}: {both}. {box}",
-    "{tens}, {ones}, so {both} {box}",
-    "{tens}, {ones}. {both}: {box}",
-    "{ones}, {tens}, {both}. {box}",
-    "{ones} and {tens}; {both}: {box}",
-)
-
 _FIRST = (
     "First, {step}.",
     "We start with {step}.",
@@ -99,12 +84,14 @@ def sum_of_two(step: str, answer: str, rng: random.Random) -> str:
     return rng.choice(_SUM_OF_TWO).format(step=step, box=boxed(answer))
 
 
-def columns(a: int, b: int, answer: str, rng: random.Random) -> str:
-    """``a + b`` by tens and ones."""
-    tens = f"{a - a % 10} + {b - b % 10} = {a - a % 10 + b - b % 10}"
-    ones = f"{a % 10} + {b % 10} = {a % 10 + b % 10}"
-    both = f"{a - a % 10 + b - b % 10} + {a % 10 + b % 10} = {a + b}"
-    return rng.choice(_COLUMNS).format(tens=tens, ones=ones, both=both, box=boxed(answer))
+def split_sum(a: int, b: int) -> str:
+    """``a + b`` by tens and ones, in one chain: 37 + 58 = 80 + 15 = 95.
+
+    What a model that writes from left to right finds hard is to know the carry before the ones
+    are added; here no digit depends on a carry that is not written yet.
+    """
+    tens, ones = a - a % 10 + b - b % 10, a % 10 + b % 10
+    return f"{a} + {b} = {tens} + {ones} = {a + b}"
 
 
 def equations(steps: Sequence[str], answer: str, rng: random.Random) -> str:

@@ -15,10 +15,11 @@ import torch
 import ovd_envs
 from agents.rollout import rollout
 from agents.student import Student
-from agents.transformers_backend import TransformersBackend, choose_dtype, load_model
+from agents.transformers_backend import TransformersBackend, choose_dtype
 from teachers.protocol import Demonstrator, Judge
 from teachers.registry import make_demonstrator, make_judge
 from teachers.score import score
+from training.adapters import load_trainable
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.config import Config, ConfigError, parse_options
 from training.evaluation import evaluate
@@ -112,9 +113,9 @@ class Trainer:
         torch.set_num_threads(threads)
         dtype = facts.get("dtype") or str(choose_dtype(config.dtype, device)).removeprefix("torch.")
         torch.manual_seed(config.seed)
-        model, tokenizer, place = load_model(config.student, dtype=dtype, device=device)
-        if config.optimizer.lora:
-            model = _with_lora(model, config)
+        model, tokenizer, place = load_trainable(
+            config.student, config.optimizer.lora, dtype=dtype, device=device
+        )
         self.backend = TransformersBackend(
             model, tokenizer, name=config.student, batch_size=config.rollout.batch_size
         )
@@ -305,23 +306,6 @@ def _teachers(config: Config, algorithm: Algorithm) -> tuple[Judge | None, Demon
             )
         demonstrator = make_demonstrator(config.demonstrator.name, **config.demonstrator.options)
     return judge, demonstrator
-
-
-def _with_lora(model: Any, config: Config) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    lora = config.optimizer.lora
-    assert lora is not None
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            target_modules=lora.targets,
-            lora_dropout=0.0,
-            task_type="CAUSAL_LM",
-        ),
-    )
 
 
 def _same_config(kept: Config, given: Config) -> Config:

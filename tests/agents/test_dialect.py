@@ -266,6 +266,7 @@ def test_decode_drops_the_end_of_turn_and_nothing_else():
         (CHATML.replace("+ m['role']", "+ loop.length | string"), "not append-only"),
         (CHATML.replace("m['content']", "m['content'].split('</think>')[-1]"), "not append-only"),
         (CHATML.replace("m['content']", "messages[0]['content']"), "not append-only"),
+        (CHATML.replace("' }}{% endf", "' * (1 + (loop.index > 4)) }}{% endf"), "not append-only"),
         (
             CHATML.replace("{% endfor", "{{ m['content'] if loop.first else '' }}{% endfor"),
             "expected the question once in the first prompt, found it 2 times",

@@ -90,6 +90,12 @@ def test_temperature_0_takes_the_likeliest_whatever_the_draw(logits, draw):
     assert logprob == pytest.approx(reference.item(), abs=1e-4, rel=1e-5)
 
 
+def test_a_low_temperature_is_not_greedy():
+    for low in (0.05, 0.01, 1e-3):
+        logits = [0.0, low]  # 27 % and 73 %
+        assert [one(logits, low, d)[0] for d in (0.0, 0.26, 0.28, 0.99)] == [0, 0, 1, 1]
+
+
 @given(
     st.lists(
         st.tuples(

@@ -26,18 +26,18 @@ def solve(task, seed=0, working="direct"):
 
 
 @given(
-    st.integers(10, 99), st.integers(10, 99), st.integers(), st.sampled_from(["direct", "columns"])
+    st.integers(10, 99), st.integers(10, 99), st.integers(), st.sampled_from(["direct", "split"])
 )
 def test_sums_are_shown_right(a, b, seed, working):
     text = solve(addition(a, b), seed, working)
     assert grade_message([str(a + b)], text, kind="number").correct
     assert text.endswith(f"\\boxed{{{a + b}}}")
     found = equations(text)
-    assert len(found) == (3 if working == "columns" else 1)
+    assert len(found) == (2 if working == "split" else 1)
     assert all(e.correct for e in found)
 
 
-@pytest.mark.parametrize("working", ["direct", "columns"])
+@pytest.mark.parametrize("working", ["direct", "split"])
 def test_at_least_eight_wordings(working):
     assert len({solve(addition(37, 58), seed, working) for seed in range(300)}) >= 8
 
@@ -51,7 +51,7 @@ def test_replies_are_short_to_the_student():
     if not path.is_file():
         pytest.skip(f"needs {path}, which loading smollm2-135m once makes")
     tokenizer = Tokenizer.from_file(str(path))
-    for working in ("direct", "columns"):
+    for working in ("direct", "split"):
         for seed in range(200):
             text = solve(addition(99, 90 + seed % 10), seed, working)
             assert len(tokenizer.encode(text).ids) < 45, text
@@ -101,7 +101,7 @@ def test_prose_is_written_as_it_is_where_asked_or_alone():
     prose = "We see that 40 + 2 = 42."
     alone = Task("t", "Why?", ("42",), {"rationale": prose})
     both = Task("t", "Why?", ("42",), {"rationale": prose, "solution": ["21 * 2 = 42"]})
-    for task, working in [(alone, "direct"), (alone, "columns"), (both, "rationale")]:
+    for task, working in [(alone, "direct"), (alone, "split"), (both, "rationale")]:
         text = solve(task, working=working)
         assert text.startswith(f"{prose}\n")
         assert text.endswith("\\boxed{42}")
@@ -110,13 +110,13 @@ def test_prose_is_written_as_it_is_where_asked_or_alone():
     assert solve(boxed) == "So \\boxed{42} it is."
 
 
-def test_columns_fall_back_where_there_is_nothing_to_add():
+def test_split_falls_back_where_there_is_nothing_to_add():
     task = Task("t", "?", ("6",), {"solution": ["9 - 3 = 6"], "operands": [9, 3]})
-    assert [e.text for e in equations(solve(task, working="columns"))] == ["9 - 3 = 6"]
+    assert [e.text for e in equations(solve(task, working="split"))] == ["9 - 3 = 6"]
 
 
 def test_unknown_working():
-    with pytest.raises(OVDError, match="expected one of direct, columns, rationale, got 'rows'"):
+    with pytest.raises(OVDError, match="expected one of direct, split, rationale, got 'rows'"):
         ScriptedSolver("rows")
 
 
@@ -135,7 +135,7 @@ def requests(count):
 
 
 def test_demonstrations_come_in_the_order_of_their_requests():
-    shown = AgentDemonstrator(ScriptedSolver("columns"), "teacher")
+    shown = AgentDemonstrator(ScriptedSolver("split"), "teacher")
     assert isinstance(shown, Demonstrator)
     wanted = requests(30)
     episodes = shown.demonstrate("ovd/Math-v0", wanted, {"level": "addition"})

@@ -71,11 +71,11 @@ def test_what_is_no_judge_is_refused():
 
 
 def test_demonstrators():
-    shown = make_demonstrator("scripted", working="columns")
+    shown = make_demonstrator("scripted", working="split")
     assert isinstance(shown, Demonstrator)
     assert shown.name == "scripted"
     with pytest.raises(OVDError, match="demonstrator 'scripted': no option 'wroking'; did you"):
-        make_demonstrator("scripted", wroking="columns")
+        make_demonstrator("scripted", wroking="split")
     with pytest.raises(OVDError, match="working: expected one of"):
         make_demonstrator("scripted", working="rows")
     with pytest.raises(OVDError, match="missing a required argument: 'model'"):

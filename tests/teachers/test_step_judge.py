@@ -188,7 +188,7 @@ def test_score_and_reason_follow_from_steps_and_answer(made, answer):
         assert named == (number in wrong[:3])
 
 
-@pytest.mark.parametrize("working", ["direct", "columns"])
+@pytest.mark.parametrize("working", ["direct", "split"])
 def test_the_scripted_solver_is_right_in_every_wording(working):
     source = ArithmeticTasks("addition")
     tasks = [source.task("train", i) for i in range(300)]
@@ -196,7 +196,7 @@ def test_the_scripted_solver_is_right_in_every_wording(working):
     shown = AgentDemonstrator(ScriptedSolver(working)).demonstrate("ovd/Math-v0", requests)
     verdicts = score(StepJudge(), shown)
     assert [v.score for v in verdicts] == [9] * 300
-    count = "All 3 equations" if working == "columns" else "The equation"
+    count = "All 2 equations" if working == "split" else "The equation"
     assert all(v.reason.startswith(count) for v in verdicts)
 
 

@@ -55,7 +55,9 @@ def tiny_config(student: Path, **changes: Any) -> dict[str, Any]:
     }
     for name, value in changes.items():
         old = config.get(name)
-        config[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        config[name] = (
+            {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return config
 
 

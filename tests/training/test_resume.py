@@ -47,7 +47,9 @@ def assert_same(folder, reference):
     ours, theirs = contents(folder), contents(reference)
     assert ours.keys() == theirs.keys()
     assert ours["metrics.jsonl"] == theirs["metrics.jsonl"]
-    assert [row["step"] for row in ours["metrics.jsonl"]] == list(range(1, len(ours["metrics.jsonl"]) + 1))
+    assert [row["step"] for row in ours["metrics.jsonl"]] == list(
+        range(1, len(ours["metrics.jsonl"]) + 1)
+    )
     for name in theirs:
         assert ours[name] == theirs[name], name
 
@@ -249,7 +251,10 @@ def test_what_the_run_has_and_the_configuration_has_not_is_named_too(runs, tmp_p
     config = yaml.safe_load(lora.config.read_text())
     del config["optimizer"]["lora"], config["algorithm"]["keep_rejected"]
     path = tmp_path / "other.yaml"
-    for key, expected in (("optimizer", "optimizer.lora"), ("algorithm", "algorithm.keep_rejected")):
+    for key, expected in (
+        ("optimizer", "optimizer.lora"),
+        ("algorithm", "algorithm.keep_rejected"),
+    ):
         other = {**yaml.safe_load(lora.config.read_text()), key: config[key]}
         path.write_text(yaml.safe_dump(other))
         code, process = ovd.run("train", path, "--run", lora.reference, "--resume")
