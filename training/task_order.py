@@ -11,7 +11,8 @@ from training.config import Config, ConfigError
 def training_tasks(source: TaskSource, config: Config, step: int) -> list[Task]:
     """The tasks of a step: from (seed, step) alone, no question twice.
 
-    An unlimited source is drawn from; a finite one is gone through in a new order every epoch.
+    An unlimited source is drawn from; a finite one is gone through in a new order every epoch,
+    of which the tasks that would not fill a step are left out.
     """
     count, size = config.rollout.tasks_per_step, source.size(config.split)
     if size is None:
@@ -30,9 +31,6 @@ def training_tasks(source: TaskSource, config: Config, step: int) -> list[Task]:
             f"rollout.tasks_per_step: expected at most {size}, the size of split "
             f"{config.split!r}, got {count}"
         )
-    places = range((step - 1) * count, step * count)
-    orders = {
-        epoch: np.random.default_rng([config.seed, epoch]).permutation(size)
-        for epoch in {place // size for place in places}
-    }
-    return [source.task(config.split, int(orders[p // size][p % size])) for p in places]
+    epoch, place = divmod(step - 1, size // count)
+    order = np.random.default_rng([config.seed, epoch]).permutation(size)
+    return [source.task(config.split, int(i)) for i in order[place * count : (place + 1) * count]]

@@ -16,6 +16,7 @@ import ovd_envs
 from agents.rollout import rollout
 from agents.student import Student
 from agents.transformers_backend import TransformersBackend, choose_dtype
+from ovd_envs.errors import OVDError
 from teachers.protocol import Demonstrator, Judge
 from teachers.registry import make_demonstrator, make_judge
 from teachers.score import score
@@ -215,6 +216,12 @@ class Trainer:
             [(group.task, group.student[slot].episode.seed) for group, slot in wanted],
             self.config.env_options,
         )
+        asked = [group.task.id for group, _ in wanted]
+        if (given := [episode.task.id for episode in shown]) != asked:
+            raise OVDError(
+                f"demonstrator {self.demonstrator.name!r}: expected an episode of each of "
+                f"{len(asked)} tasks in their order, got {len(given)} of other tasks or order"
+            )
         for (group, slot), episode in zip(wanted, shown, strict=True):
             group.teacher[slot] = episode
 

@@ -363,18 +363,22 @@ def test_numpy_in_info_can_be_saved(tmp_path):
 class Failing(Student):
     """A student that fails, after it has touched the tokens, where one task is in the batch."""
 
+    turn = 1
+
     def act(self, episodes):
         acts = super().act(episodes)
-        if any(e.task.id == "t/4" and len(e.turns) == 1 for e in episodes):
+        if any(e.task.id == "t/4" and len(e.turns) == self.turn for e in episodes):
             raise RuntimeError("out of memory")
         return acts
 
 
+@pytest.mark.parametrize("turn", [0, 1])
 @pytest.mark.parametrize("batch_size", [4, 64])
-def test_an_agent_that_raises_ends_only_the_episode_that_it_cannot_do(batch_size):
+def test_an_agent_that_raises_ends_only_the_episode_that_it_cannot_do(batch_size, turn):
     good = rollout(tiny_student(), Echo, TASKS, group_size=2)
     calm = tiny_student()
     student = Failing(calm.backend, max_tokens=10)
+    student.turn = turn
     shown = []
     episodes = rollout(
         student, Echo, TASKS, group_size=2, batch_size=batch_size, progress=shown.append
@@ -384,7 +388,7 @@ def test_an_agent_that_raises_ends_only_the_episode_that_it_cannot_do(batch_size
         if one.task.id == "t/4":
             assert other.end_reason == "error"
             assert "RuntimeError: out of memory" in other.error
-            assert len(other.turns) == 1
+            assert len(other.turns) == turn
         else:
             [s], [t] = one.segments, other.segments
             assert (s.ids, s.mask) == (t.ids, t.mask)

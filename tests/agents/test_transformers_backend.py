@@ -23,6 +23,7 @@ from transformers import (
 import agents.transformers_backend as module
 from agents.models import resolve_model
 from agents.protocol import Backend, Completion, Request
+from agents.sampling import choose, uniforms
 from agents.transformers_backend import TransformersBackend, choose_dtype, load_model
 from ovd_envs.errors import OVDError
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -152,6 +153,22 @@ def test_the_key_names_the_draws(backend):
     [prompt] = prompts_of(8)
     found = [c.ids for c in backend.generate([Request(prompt, 8, key=(k,)) for k in (1, 2, 1)])]
     assert found[0] == found[2] != found[1]
+
+
+def test_token_t_is_drawn_with_number_t_of_its_stream(backend, monkeypatch):
+    seen: list[list[float]] = []
+
+    def spy(logits, temperature, draws):
+        seen.append(draws.tolist())
+        return choose(logits, temperature, draws)
+
+    monkeypatch.setattr(module, "choose", spy)
+    requests = [Request(p, 20, key=(i, 4)) for i, p in enumerate(prompts_of(*range(3, 12)))]
+    found = backend.generate(requests)
+    for t, draws in enumerate(seen):
+        alive = [r for r, c in zip(requests, found, strict=True) if len(c.ids) > t]
+        assert draws == [uniforms(r.key, 20)[t] for r in alive]
+    assert len(seen) > 5
 
 
 def test_frequencies_of_a_reply_are_those_of_the_model():
@@ -361,12 +378,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *replies: list[int]) -> Iterator[N
         step = iter(range(1000))
         left = list(replies)
 
-        def choose(logits, temperature, draws):
+        def follow(logits, temperature, draws):
             t = next(step)
             ids = [reply[t] for reply in left if len(reply) > t][: len(logits)]
             return torch.tensor(ids), torch.full((len(ids),), -float(t + 1))
 
-        patch.setattr(module, "choose", choose)
+        patch.setattr(module, "choose", follow)
         yield
 
 

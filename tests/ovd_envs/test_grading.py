@@ -262,13 +262,3 @@ def test_easy_pairs_need_no_worker(monkeypatch):
     grade_message(("95",), r"\boxed{37 + 58}", kind="number")
     with pytest.raises(AssertionError, match="slow path"):
         grade_math("x + 1", "1 + x")
-
-
-def test_twenty_thousand_easy_pairs_a_second():
-    made = [(str(n), f"The sum is \\boxed{{{n + n % 2}}}.") for n in range(5000)]
-    start = time.process_time()
-    right = sum(grade_message((gold,), text, kind="number").correct for gold, text in made)
-    seconds = time.process_time() - start
-    assert right == 2500
-    # Half of what is reached on an idle machine is left to a busy one (see benchmarks/grading.py).
-    assert 5000 / seconds > 10_000

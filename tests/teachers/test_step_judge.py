@@ -198,15 +198,3 @@ def test_the_scripted_solver_is_right_in_every_wording(working):
     assert [v.score for v in verdicts] == [9] * 300
     count = "All 2 equations" if working == "split" else "The equation"
     assert all(v.reason.startswith(count) for v in verdicts)
-
-
-def test_it_is_fast():
-    """At least 2,000 short episodes a second (measured: 10,000 on one core)."""
-    episodes = [
-        make_episode(r"30 + 50 = 80, 7 + 8 = 15, 80 + 15 = 95. \boxed{95}", index=i)
-        for i in range(2_000)
-    ]
-    judge = StepJudge()
-    began = time.process_time()
-    judge.judge(episodes)
-    assert time.process_time() - began < 1

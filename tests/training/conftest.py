@@ -54,10 +54,8 @@ def tiny_config(student: Path, **changes: Any) -> dict[str, Any]:
         "threads": 1,
     }
     for name, value in changes.items():
-        old = config.get(name)
-        config[name] = (
-            {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
-        )
+        section = name in ("rollout", "optimizer", "evaluation", "checkpoint")
+        config[name] = {**config[name], **value} if section else value
     return config
 
 

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,9 +193,7 @@ def _serve(requests: Sequence[bytes] | Any) -> None:
                     _child(request)
                 except SystemExit as stop:
                     code = stop.code if isinstance(stop.code, int) else 1
-                except BaseException:
-                    import traceback
-
+                except BaseException:  # noqa: BLE001 - as Python ends: a traceback, code 1
                     traceback.print_exc()
                 finally:
                     sys.stdout.flush()
@@ -206,7 +205,6 @@ def _serve(requests: Sequence[bytes] | Any) -> None:
 
 
 if __name__ == "__main__":
-    import gymnasium.envs.registration
     import peft  # noqa: F401
     import rich.live  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401

@@ -19,8 +19,8 @@ from training.algorithms import GRPO, OVD, SFT, advantages, useful_demonstration
 from training.config import ConfigError, OptimizerConfig, parse_options
 from training.groups import Group, Judged, group_episodes
 from training.learner import Learner
-from training.rows import total_weight
 from training.metrics import group_metrics
+from training.rows import total_weight
 
 # Sums of these are exact, so that both arithmetics agree on what is equal.
 REWARDS = st.sampled_from([0.0, 0.25, 0.5, 1.0])
