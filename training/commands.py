@@ -154,9 +154,9 @@ def evaluate(
         config = run.config()
         options = {**(config.env_options if env == config.env else {}), **options}
         max_tokens = max_tokens or config.rollout.max_tokens
-        model = str(run.latest_model())
+        model, dtype = str(run.latest_model()), run.facts().get("dtype", "auto")
     else:
-        model = student
+        model, dtype = student, "auto"
     if samples > 1 and temperature == 0:
         raise OVDError("--samples: greedy samples are all the same; expected --temperature above 0")
     chosen = choose_tasks(env, options, tasks, split)
@@ -170,6 +170,7 @@ def evaluate(
             "name": student,
             "temperature": temperature,
             "max_tokens": max_tokens or 256,
+            "dtype": dtype,
         },
         samples=samples,
         seed=seed,
@@ -213,6 +214,7 @@ def _run_episodes(
             student["model"],
             temperature=student["temperature"],
             max_tokens=student["max_tokens"],
+            dtype=student["dtype"],
             batch_size=batch_size,
         )
         agent.name = student["name"]

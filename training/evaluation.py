@@ -70,9 +70,10 @@ def summarize(episodes: Sequence[Episode]) -> dict[str, Any]:
     rewards = [math.fsum(e.reward for e in group) / len(group) for group in by_task.values()]
     accuracy = math.fsum(shares) / n
     interval = wilson(round(accuracy * n), n) if samples == 1 else mean_interval(shares)
+    low, high = max(interval[0], 0.0), min(interval[1], 1.0)
     result: dict[str, Any] = {
         "accuracy": accuracy,
-        "interval": list(interval),
+        "interval": [low, high],
         "n": n,
         "samples": samples,
         "reward": math.fsum(rewards) / n,

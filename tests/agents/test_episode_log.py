@@ -1,6 +1,7 @@
 """EpisodeLog: what was appended is there after a kill, and foreign files stay as they are."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -104,11 +105,20 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         EpisodeLog(tmp_path)
 
 
-def test_a_full_disk_is_one_clear_error():
+def test_a_full_disk_is_one_clear_error(tmp_path):
     # /dev/full is a disk on which every write fails with ENOSPC.
-    log = EpisodeLog.__new__(EpisodeLog)
-    with open("/dev/full", "ab", buffering=0) as handle:
-        log.path, log.episodes, log._handle = "/dev/full", [], handle
-        with pytest.raises(OVDError, match="No space left"):
-            log.append(episode(0))
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+    log._log._handle.close()
+    log._log._handle = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+    with log, pytest.raises(OVDError, match="No space left"):
+        log.append(episode(0))
     assert log.episodes == []
+
+
+def test_half_a_surrogate_pair_is_no_reason_to_lose_an_episode(tmp_path):
+    said = episode(0)
+    said.turns[-1].action = "\ud800"
+    with EpisodeLog(tmp_path / "episodes.jsonl") as log:
+        log.append(said)
+    with EpisodeLog(tmp_path / "episodes.jsonl") as log:
+        assert log.episodes[0].turns[-1].action == "\ud800"

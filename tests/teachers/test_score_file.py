@@ -216,8 +216,8 @@ def test_a_log_that_cannot_be_written(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_told(folder):
     log = VerdictLog(folder / "verdicts.jsonl")
-    log._handle.close()
-    log._handle = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+    log._log._handle.close()
+    log._log._handle = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
     with log, pytest.raises(OVDError, match="No space left"):
         log.append("k", Verdict("e", "j", 3))
 

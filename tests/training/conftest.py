@@ -59,13 +59,13 @@ def tiny_config(student: Path, **changes: Any) -> dict[str, Any]:
     return config
 
 
+def write_config(path: Path, student: Path, **changes: Any) -> Path:
+    """``tiny_config`` as a file."""
+    path.write_text(yaml.safe_dump(tiny_config(student, **changes)))
+    return path
+
+
 @pytest.fixture
 def config_file(tmp_path: Path, student_folder: Path) -> Callable[..., Path]:
     """Writes ``tiny_config`` with changes; its path."""
-
-    def write(**changes: Any) -> Path:
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump(tiny_config(student_folder, **changes)))
-        return path
-
-    return write
+    return lambda **changes: write_config(tmp_path / "tiny.yaml", student_folder, **changes)

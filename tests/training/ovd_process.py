@@ -79,6 +79,7 @@ class Server:
                 "HF_HUB_OFFLINE": "1",
                 "OMP_NUM_THREADS": "1",
                 "COLUMNS": "100",
+                "TERM": "xterm-256color",
             },
         )
 
@@ -127,8 +128,7 @@ class Server:
         return process.wait(), process
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self.process.kill()
         self.process.wait()
 
 

@@ -40,7 +40,9 @@ def test_an_error_is_not_answered_and_counted():
 def test_several_episodes_of_every_task():
     right = [3, 0, 4, 1]
     episodes = [
-        student(float(i < count), group=n, index=i) for n, count in enumerate(right) for i in range(4)
+        student(float(i < count), group=n, index=i)
+        for n, count in enumerate(right)
+        for i in range(4)
     ]
     random.Random(0).shuffle(episodes)
     result = summarize(episodes)

@@ -1,15 +1,19 @@
 """Killed at any moment and resumed: the numbers of a run that was never stopped, bit by bit."""
 
 import json
+import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import yaml
 
-from tests.training.conftest import tiny_config
+from tests.training.conftest import write_config
+from tests.training.ovd_process import ROOT
 from training.run import Run
 
 STEPS = 6
@@ -67,8 +71,7 @@ class Runs:
 
     def __init__(self, ovd, folder, student, kind):
         self.ovd, self.folder = ovd, folder
-        self.config = folder / "tiny.yaml"
-        self.config.write_text(yaml.safe_dump(tiny_config(student, **KINDS[kind])))
+        self.config = write_config(folder / "tiny.yaml", student, **KINDS[kind])
         self.reference = folder / "reference"
         began = time.monotonic()
         code, process = self.train(self.reference)
@@ -336,3 +339,19 @@ def test_a_disk_that_fills_up_with_metrics_loses_nothing(runs, tmp_path):
     assert process.err.startswith("error: ")
     assert "cannot be written" in process.err
     full.resumes(run)
+
+
+def test_python_m_ovd_gives_the_same_bits_in_any_process(runs, tmp_path, student_folder):
+    """A process of its own, with other hashes of strings, and nothing imported beforehand."""
+    run, full = tmp_path / "run", runs("full")
+    ended = subprocess.run(
+        [sys.executable, "-m", "ovd", "train", str(full.config), "--run", str(run)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "7", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert_same(run, full.reference)

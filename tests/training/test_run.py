@@ -60,9 +60,9 @@ def test_reading_what_is_not_there(tmp_path, run):
 
 
 def test_one_process_at_a_time(run):
-    with run.locked():
-        with pytest.raises(RunError, match="another process is training"), run.locked():
-            pass
+    other = Run(run.path)
+    with run.locked(), pytest.raises(RunError, match="another process is training"):
+        other.locked().__enter__()
     with run.locked():
         pass
 
@@ -70,7 +70,10 @@ def test_one_process_at_a_time(run):
 @pytest.mark.parametrize("place", ["/proc/ovd-run", "file", "file/below"])
 def test_a_place_that_cannot_be_written(tmp_path, place):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot be written") as raised, Run(tmp_path / place).locked():
+    with (
+        pytest.raises(RunError, match="cannot be written") as raised,
+        Run(tmp_path / place).locked(),
+    ):
         pass
     assert "\n" not in str(raised.value)
 
@@ -138,9 +141,14 @@ def test_checkpoints_appear_whole_and_old_ones_go(run):
 )
 def test_a_checkpoint_that_fails_leaves_the_old_one(run, fault, raised):
     write(run, 2)
-    with pytest.raises(raised), run.new_checkpoint(4, 1) as folder:
-        (folder / "state.json").write_text("half")
-        raise fault
+
+    def fail():
+        with run.new_checkpoint(4, 1) as folder:
+            (folder / "state.json").write_text("half")
+            raise fault
+
+    with pytest.raises(raised):
+        fail()
     assert [step for step, _ in run.checkpoints()] == [2]
     assert {p.name for p in (run.path / "checkpoints").iterdir()} == {"step-000002"}
 
