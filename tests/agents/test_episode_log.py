@@ -117,8 +117,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 
 def test_half_a_surrogate_pair_is_no_reason_to_lose_an_episode(tmp_path):
     said = episode(0)
-    said.turns[-1].action = "\ud800"
+    said.observation = "\ud800"
     with EpisodeLog(tmp_path / "episodes.jsonl") as log:
         log.append(said)
     with EpisodeLog(tmp_path / "episodes.jsonl") as log:
-        assert log.episodes[0].turns[-1].action == "\ud800"
+        assert log.episodes[0].observation == "\ud800"
