@@ -161,7 +161,7 @@ def share(result: dict[str, Any]) -> str:
 
 def summary_table(summary: dict[str, Any], config: Config) -> Table:
     """Before and after, each with its 95 % interval."""
-    title = f"{config.env}: the student alone, greedy, on tasks never trained on"
+    title = f"{config.env}: the student alone, greedy, on held-out tasks"
     table = Table(title=title, min_width=76)
     table.add_column("")
     for name in ("accuracy", "95 % interval", "n"):

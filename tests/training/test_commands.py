@@ -47,7 +47,7 @@ def test_train_tells_its_steps_and_ends_with_a_table(finished):
     assert re.search(r"^evaluation after step 0: student alone 0\.0% \[.*\] of 3$", out, re.M)
     for step in (1, 2):
         assert re.search(rf"^step {step}/2 alpha 0\.00 reward 0\.00 .*loss [+-]\d", out, re.M)
-    assert "the student alone, greedy, on tasks never trained on" in out
+    assert "the student alone, greedy, on held-out tasks" in out
     assert re.search(r"before .* 0\.0% .* 0\.0% - 56\.1% .* 3", out)
     assert re.search(r"after .* 0\.0% .* 0\.0% - 56\.1% .* 3", out)
     assert "2 steps in 0:0" in out
@@ -111,7 +111,7 @@ def test_train_in_a_terminal_shows_the_run_live(ovd, config_file, tmp_path):
     assert re.search(r"\d:\d\d gone, (-|\d:\d\d) left", plain)
     assert "it/s" not in plain
     assert "Traceback" not in plain
-    end = plain[plain.rindex("the student alone, greedy, on tasks never trained on") :]
+    end = plain[plain.rindex("the student alone, greedy, on held-out tasks") :]
     assert re.search(r"after .* 0\.0% - 56\.1%", end)
     # The table of the steps stays when the live view has gone.
     steps = plain[: plain.rindex("the student alone, greedy, on tasks")]
