@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # Before anything imports huggingface_hub: with a network and without this, a lookup can hang.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A suite that was started in the background ignores Ctrl-C, and so would every process that a
+# test starts and then stops with it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -5,6 +5,7 @@ Safetensors and JSON only; nothing is pickled.
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ def write_checkpoint(folder: Path, learner: Learner, tokenizer: Any, step: int) 
         tokenizer.save_pretrained(folder / "model")
         state = {name: tensor.contiguous() for name, tensor in learner.state().items()}
         save_file(state, folder / "optimizer.safetensors")
-    except SafetensorError as error:  # a full disk reaches us in this dress
-        raise OSError(28, str(error)) from error
+    except Exception as error:
+        # A full disk reaches us in these dresses: safetensors' own and tokenizers' bare Exception.
+        if type(error) in (SafetensorError, Exception):
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
     (folder / "state.json").write_text(json.dumps({"step": step}) + "\n")
 
 

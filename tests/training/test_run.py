@@ -3,8 +3,11 @@
 import pytest
 
 from ovd_envs.errors import OVDError
+from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.made import group_of, student
-from training.config import dump_config, parse_config
+from training.checkpoint import read_checkpoint, write_checkpoint
+from training.config import OptimizerConfig, dump_config, parse_config
+from training.learner import Learner
 from training.run import Run, RunError
 
 CONFIG = parse_config({"student": "s", "env": "e"})
@@ -151,6 +154,52 @@ def test_a_checkpoint_that_fails_leaves_the_old_one(run, fault, raised):
         fail()
     assert [step for step, _ in run.checkpoints()] == [2]
     assert {p.name for p in (run.path / "checkpoints").iterdir()} == {"step-000002"}
+
+
+def test_a_disk_that_fills_up_under_the_tokenizer_is_named(run):
+    """Its library raises a bare Exception then, safetensors an error of its own."""
+
+    class Full:
+        def save_pretrained(self, folder):
+            raise Exception("No space left on device (os error 28)")
+
+    learner = Learner(tiny_model(), OptimizerConfig(kl=0))
+
+    def fail(tokenizer):
+        with run.new_checkpoint(2, 1) as folder:
+            write_checkpoint(folder, learner, tokenizer, 2)
+
+    with pytest.raises(RunError, match="No space left on device"):
+        fail(Full())
+    assert run.checkpoints() == []
+    with pytest.raises(AttributeError):  # a bug keeps its name
+        fail(None)
+
+
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("content", [None, b"", b"nonsense", b"\xff\xff"])
+def test_a_checkpoint_that_is_damaged_is_named(run, name, content):
+    learner = Learner(tiny_model(), OptimizerConfig(kl=0))
+    with run.new_checkpoint(2, 1) as folder:
+        write_checkpoint(folder, learner, tiny_tokenizer(), 2)
+    place = run.path / "checkpoints" / "step-000002"
+    assert read_checkpoint(place, learner) == 2
+    if content is None:
+        (place / name).unlink()
+    else:
+        (place / name).write_bytes(content)
+    with pytest.raises(OVDError, match=r"step-000002: cannot be read \(") as raised:
+        read_checkpoint(place, learner)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_checkpoint_of_another_model_is_refused(run):
+    learner = Learner(tiny_model(), OptimizerConfig(kl=0))
+    with run.new_checkpoint(2, 1) as folder:
+        write_checkpoint(folder, learner, tiny_tokenizer(), 2)
+    other = Learner(tiny_model(vocabulary=300), OptimizerConfig(kl=0))
+    with pytest.raises(OVDError, match="cannot be read"):
+        read_checkpoint(run.path / "checkpoints" / "step-000002", other)
 
 
 def test_a_half_written_checkpoint_is_none(run):
