@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ovd_envs.errors import TaskError
+from ovd_envs.formats import Record, check_format, read_record
 from ovd_envs.grading.number import parse_number
 from ovd_envs.jsonl import read_jsonl_numbered
-from ovd_envs.rows import Row, check_format, read_row
 from ovd_envs.stable import stable_hash
 from ovd_envs.task import Task, TaskSource
 
@@ -17,7 +17,7 @@ from ovd_envs.task import Task, TaskSource
 TEST_SHARE = 10
 
 
-class RowTasks(TaskSource):
+class RecordTasks(TaskSource):
     """Tasks from rows that were read already; the common part of files and datasets.
 
     Rows that come as one lot are split by a hash of the question, so that the split of a question
@@ -25,7 +25,9 @@ class RowTasks(TaskSource):
     question may be in two of them.
     """
 
-    def __init__(self, name: str, lots: Mapping[str, Iterable[Row]], *, drop_common: bool) -> None:
+    def __init__(
+        self, name: str, lots: Mapping[str, Iterable[Record]], *, drop_common: bool
+    ) -> None:
         self.name = name
         #: Rows left out because their question is also in a later split.
         self.dropped = 0
@@ -67,12 +69,12 @@ class RowTasks(TaskSource):
         return super().find(task_id)
 
 
-class JsonlTasks(RowTasks):
+class JsonlTasks(RecordTasks):
     """Tasks from JSONL files.
 
     ``JsonlTasks("mine.jsonl")`` splits one file (nine tenths for training), ``JsonlTasks({"train":
     "a.jsonl", "test": "b.jsonl"})`` has a file a split, of which one alone is fine. GSM8K, MATH and
-    plain question/answer rows are recognized (see ``ovd_envs.rows.FORMATS``).
+    plain question/answer rows are recognized (see ``ovd_envs.formats.FORMATS``).
 
     Args:
         files: a path, or a path for each split.
@@ -101,7 +103,7 @@ class JsonlTasks(RowTasks):
             raise TaskError("files: expected a file for at least one split, got none")
         lots = {
             split: [
-                read_row(
+                read_record(
                     row,
                     f"{path}, row {number}",
                     format=format,
@@ -118,7 +120,7 @@ class JsonlTasks(RowTasks):
         super().__init__(name or Path(next(iter(by_split.values()))).stem, lots, drop_common=False)
 
 
-class HubTasks(RowTasks):
+class HubTasks(RecordTasks):
     """Tasks from a dataset of the Hugging Face hub (or a local folder), by name.
 
     Its own splits are kept; a question that is in a training split and in a later one is dropped
@@ -157,7 +159,7 @@ class HubTasks(RowTasks):
             chosen = {"": next(iter(chosen.values()))}
         lots = {
             ours: [
-                read_row(
+                read_record(
                     row,
                     f"{dataset}, split {theirs}, row {number}",
                     format=format,
@@ -214,16 +216,16 @@ def _key(question: str) -> str:
     return " ".join(question.casefold().split())
 
 
-def _split(rows: list[Row]) -> dict[str, list[Row]]:
+def _split(rows: list[Record]) -> dict[str, list[Record]]:
     """One lot of rows as two splits, decided by the question alone."""
-    split: dict[str, list[Row]] = {"train": [], "test": []}
+    split: dict[str, list[Record]] = {"train": [], "test": []}
     for row in rows:
         test = stable_hash(_key(row.question)) % TEST_SHARE == 0
         split["test" if test else "train"].append(row)
     return split
 
 
-def _separate(name: str, rows: dict[str, list[Row]], drop: bool) -> int:
+def _separate(name: str, rows: dict[str, list[Record]], drop: bool) -> int:
     """Make sure that no question is in two splits: drop it from the earlier one, or refuse."""
     dropped = 0
     seen: dict[str, tuple[str, int]] = {}

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ovd_envs import OVDError, Task, TaskError
+from ovd_envs.formats import read_record
 from ovd_envs.math_tasks import ArithmeticTasks
-from ovd_envs.rows import read_row
 from ovd_envs.sources import HubTasks, JsonlTasks, task_source
 
 GSM8K = {
@@ -34,25 +34,27 @@ def questions(count, start=0):
 
 
 def test_gsm8k_rows():
-    row = read_row(GSM8K, "here")
+    row = read_record(GSM8K, "here")
     assert row.answers == ("72",)
     assert row.metadata["solution"] == ["48/2 = 24", "48+24 = 72"]
     assert row.metadata["rationale"] == "In May 48/2 = 24.\nAltogether 48+24 = 72."
 
 
 def test_a_gsm8k_row_whose_equations_end_elsewhere_has_no_solution():
-    row = read_row({"question": "?", "answer": "<<1+1=2>>2\n#### 1,000"}, "here")
+    row = read_record({"question": "?", "answer": "<<1+1=2>>2\n#### 1,000"}, "here")
     assert row.answers == ("1000",)
     assert "solution" not in row.metadata
 
 
 def test_math_rows():
     solution = "So it is $\\boxed{\\frac{1}{2}}$."
-    row = read_row({"problem": "P", "solution": solution, "level": 3, "unique_id": "a/1"}, "here")
+    row = read_record(
+        {"problem": "P", "solution": solution, "level": 3, "unique_id": "a/1"}, "here"
+    )
     assert row.answers == ("\\frac{1}{2}",)
     assert (row.id, row.metadata["level"]) == ("a/1", 3)
     assert row.metadata["rationale"] == solution
-    row = read_row({"problem": "P", "solution": solution, "answer": "0.5"}, "here")
+    row = read_record({"problem": "P", "solution": solution, "answer": "0.5"}, "here")
     assert row.answers == ("0.5",)
 
 
@@ -67,11 +69,13 @@ def test_math_rows():
     ],
 )
 def test_plain_rows(row, answers):
-    assert read_row(row, "here").answers == answers
+    assert read_record(row, "here").answers == answers
 
 
 def test_fields_of_ones_own():
-    row = read_row({"frage": "Wie?", "antwort": "so"}, "here", question="frage", answer="antwort")
+    row = read_record(
+        {"frage": "Wie?", "antwort": "so"}, "here", question="frage", answer="antwort"
+    )
     assert (row.question, row.answers) == ("Wie?", ("so",))
 
 
@@ -99,7 +103,7 @@ def test_fields_of_ones_own():
 )
 def test_bad_rows_are_explained(row, options, message):
     with pytest.raises(TaskError, match=message) as caught:
-        read_row(row, "here", **options)
+        read_record(row, "here", **options)
     assert "\n" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ from ovd_envs.errors import TaskError
 from ovd_envs.grading.extract import extract_answer
 from ovd_envs.grading.number import parse_number
 
-#: Names of the formats that ``read_row`` knows, and what they look like.
+#: Names of the formats that ``read_record`` knows, and what they look like.
 FORMATS = {
     "gsm8k": "question, answer (ends in '#### 18')",
     "math": "problem, answer and/or solution (with \\boxed{})",
@@ -27,7 +27,7 @@ _KEPT = ("level", "subject", "type", "unique_id", "source", "category", "difficu
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Record:
     """What was read from a row: the makings of a task."""
 
     id: str | None
@@ -36,14 +36,14 @@ class Row:
     metadata: dict[str, Any]
 
 
-def read_row(
+def read_record(
     row: Mapping[str, Any],
     where: str,
     *,
     format: str | None = None,
     question: str | None = None,
     answer: str | None = None,
-) -> Row:
+) -> Record:
     """Read one row.
 
     Args:
@@ -72,7 +72,7 @@ def read_row(
         answers = _plain(row[answer_field], f"{where}: field {answer_field!r}")
     identity = row.get("id", row.get("unique_id"))
     known = isinstance(identity, (str, int)) and not isinstance(identity, bool)
-    return Row(str(identity) if known else None, text.strip(), answers, metadata)
+    return Record(str(identity) if known else None, text.strip(), answers, metadata)
 
 
 def check_format(format: str | None) -> None:
