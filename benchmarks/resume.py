@@ -86,7 +86,7 @@ def main() -> None:
     ended = False
     while not ended and len(moments) < options.kills:
         # A start takes a while: moments are drawn so that some fall into it and most do not.
-        moment = rng.uniform(0.1, 0.6) * seconds
+        moment = rng.uniform(0.1, 0.35) * seconds
         ended = train(killed, options.student, moment)
         if not ended:
             lines = killed / "metrics.jsonl"
