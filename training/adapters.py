@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from agents.transformers_backend import load_model
 from training.config import ConfigError, LoraConfig
 
@@ -16,8 +18,13 @@ def load_trainable(
     With ``lora`` only an adapter is trained: a new one, or, where the student is an adapter
     itself (the checkpoint of such a run), that one. Without, all weights are trained, and a
     student's adapter becomes part of them. Raises ``OVDError`` where there is no such model and
-    where the student's adapter is not the one that ``lora`` describes.
+    where the device cannot be used or the student's adapter is not the one that ``lora``
+    describes.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device: {device!r} cannot be used ({error})") from error
     model, tokenizer, place = load_model(name, dtype=dtype, device=device)
     if not hasattr(model, "peft_config"):
         return (_new_adapter(model, lora) if lora else model), tokenizer, place
@@ -42,13 +49,14 @@ def _new_adapter(model: Any, lora: LoraConfig) -> Any:
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
-    return get_peft_model(
-        model,
-        PeftLoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            target_modules=lora.targets,
-            lora_dropout=0.0,
-            task_type="CAUSAL_LM",
-        ),
+    options = PeftLoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=lora.targets,
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
     )
+    try:
+        return get_peft_model(model, options)
+    except ValueError as error:
+        raise ConfigError(f"optimizer.lora.targets: {lora.targets!r} ({error})") from error

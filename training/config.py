@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -64,6 +64,10 @@ class LoraConfig(_Section):
     targets: str | list[str] = "all-linear"
 
 
+#: How much of an average a step keeps.
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(_Section):
     """AdamW, its schedule, and the constants of the loss."""
 
@@ -75,7 +79,7 @@ class OptimizerConfig(_Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How it falls afterwards, to 0 at the end of the run."""
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     max_grad_norm: float = Field(default=1.0, gt=0)
     clip: float = Field(default=0.2, gt=0)
     """PPO's clip range."""
@@ -131,7 +135,7 @@ class Config(_Section):
     """Of forward and backward; "auto" is bfloat16 where it is faster. Master weights are fp32."""
     device: str | None = None
     """"cpu", "cuda", ...; ``null`` takes a GPU where there is one."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads of torch on a CPU; ``null``: as many as torch takes. Recorded, and kept on resume."""
     display_episodes: int = Field(default=3, ge=0)
     """Episodes shown side by side, before and after, when the run has ended."""

@@ -36,6 +36,8 @@ def refused(data):
         ({"rollout": {"top_p": 0.9}}, "unknown key 'rollout.top_p'"),
         ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate: "),
         ({"optimizer": {"schedule": "cosin"}}, "optimizer.schedule: "),
+        ({"optimizer": {"betas": [1.5, 0.9]}}, "optimizer.betas.0: "),
+        ({"threads": 100_000}, "threads: "),  # torch would end in a segmentation fault
         ({"optimizer": []}, "optimizer: "),
         ({"judge": {"theta": 3}}, "'judge.name' is missing"),
         ({"split": "test"}, "evaluation.split and split are both 'test'"),

@@ -284,6 +284,10 @@ def test_resuming_a_finished_run_prints_it_again_and_changes_nothing(runs):
     code, process = full.train(full.reference, "--resume", "--json")
     assert code == 0
     assert json.loads(process.out) == json.loads((full.reference / "summary.json").read_text())
+    code, process = full.train(full.reference, "--resume")
+    assert code == 0
+    assert "on tasks never trained on" in process.out
+    assert "the same tasks, before and after" in process.out
     assert everything(full.reference) == before
 
 
@@ -328,16 +332,15 @@ def test_a_full_disk_loses_nothing(runs, tmp_path):
     full.resumes(run)
 
 
-def test_a_disk_that_fills_up_with_metrics_loses_nothing(runs, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "evaluations/step-000000.jsonl", "steps/step-000001.jsonl"]
+)
+def test_a_disk_that_is_full_earlier_loses_nothing(runs, tmp_path, name):
     full, run = runs("full"), tmp_path / "run"
-    first = len((full.reference / "metrics.jsonl").read_bytes().splitlines()[0])
-    stopped_at(full, run, 5)
-    size = (run / "metrics.jsonl").stat().st_size
-    code, process = full.train(run, "--resume", file_size=size + first // 2)
+    size = (full.reference / name).stat().st_size
+    code, process = full.train(run, file_size=size * 9 // 10)
     assert code == 2
-    assert process.err.count("\n") == 1
-    assert process.err.startswith("error: ")
-    assert "cannot be written" in process.err
+    assert process.err == f"error: {run / name}: cannot be written (File too large)\n"
     full.resumes(run)
 
 

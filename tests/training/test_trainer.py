@@ -387,6 +387,8 @@ def test_an_algorithm_of_ones_own(student_folder, tmp_path):
         ({"env": "ovd/Maths-v0"}, "did you mean 'ovd/Math-v0'?"),
         ({"env_options": {"levle": "addition"}}, "did you mean 'level'?"),
         ({"student": "/none/there"}, "model '/none/there'"),
+        ({"device": "warp"}, "device: 'warp' cannot be used"),
+        ({"optimizer": {"lora": {"targets": ["q_projj"]}}}, "optimizer.lora.targets: ['q_projj']"),
         ({"split": "trian"}, "split"),
         ({"evaluation": {"tasks": 10**6}}, "distinct tasks asked for"),
         ({"rollout": {"tasks_per_step": 10**6}}, "rollout.tasks_per_step: expected at most"),
