@@ -154,9 +154,10 @@ def evaluate(
         config = run.config()
         options = {**(config.env_options if env == config.env else {}), **options}
         max_tokens = max_tokens or config.rollout.max_tokens
+        max_context = config.rollout.max_context
         model, dtype = str(run.latest_model()), run.facts().get("dtype", "auto")
     else:
-        model, dtype = student, "auto"
+        model, dtype, max_context = student, "auto", None
     if samples > 1 and temperature == 0:
         raise OVDError("--samples: greedy samples are all the same; expected --temperature above 0")
     chosen = choose_tasks(env, options, tasks, split)
@@ -170,6 +171,7 @@ def evaluate(
             "name": student,
             "temperature": temperature,
             "max_tokens": max_tokens or 256,
+            "max_context": max_context,
             "dtype": dtype,
         },
         samples=samples,
@@ -218,6 +220,7 @@ def _run_episodes(
             batch_size=batch_size,
         )
         agent.name = student["name"]
+        agent.max_context = min(student["max_context"] or agent.max_context, agent.max_context)
     with Progress(console=console) as progress:
         bar = progress.add_task("episodes", total=len(tasks) * samples)
         return run_evaluation(

@@ -21,7 +21,12 @@ ENV = "ovd/Math-v0"
 def finished(ovd, student_folder, tmp_path_factory):
     """(run folder, process) of a run of two steps whose output was no terminal."""
     folder = tmp_path_factory.mktemp("finished")
-    config = write_config(folder / "tiny.yaml", student_folder, optimizer={"steps": 2})
+    config = write_config(
+        folder / "tiny.yaml",
+        student_folder,
+        optimizer={"steps": 2},
+        rollout={"max_context": 76},  # a prompt and not quite six tokens
+    )
     code, process = ovd.run("train", config, cwd=folder)
     assert code == 0, process.err
     return folder / "runs" / "tiny", process
@@ -114,7 +119,7 @@ def test_train_in_a_terminal_shows_the_run_live(ovd, config_file, tmp_path):
     end = plain[plain.rindex("the student alone, greedy, on held-out tasks") :]
     assert re.search(r"after .* 0\.0% - 56\.1%", end)
     # The table of the steps stays when the live view has gone.
-    steps = plain[: plain.rindex("the student alone, greedy, on tasks")]
+    steps = plain[: plain.rindex("the student alone, greedy, on held-out")]
     assert re.search(r"3/3 +0\.00 +0\.00", steps[-2000:])
     # The cursor is there again.
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")
@@ -209,6 +214,7 @@ def test_eval_of_a_run_is_the_runs_own_evaluation(ovd, finished, tmp_path):
     for episode, same in zip(read_episodes(out), theirs, strict=True):
         assert episode.task == same.task
         assert episode.segments[0].ids == same.segments[0].ids
+        assert len(episode.segments[0].ids) == 76
     assert result["compare"]["with"] == str(run)
     assert {"n", "difference", "low", "high", "p", "gained", "lost"} <= set(result["compare"])
     # The same episodes again, as a file.

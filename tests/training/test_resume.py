@@ -286,7 +286,7 @@ def test_resuming_a_finished_run_prints_it_again_and_changes_nothing(runs):
     assert json.loads(process.out) == json.loads((full.reference / "summary.json").read_text())
     code, process = full.train(full.reference, "--resume")
     assert code == 0
-    assert "on tasks never trained on" in process.out
+    assert "on held-out tasks" in process.out
     assert "the same tasks, before and after" in process.out
     assert everything(full.reference) == before
 
