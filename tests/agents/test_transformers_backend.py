@@ -69,7 +69,7 @@ def check_exact(backend: TransformersBackend, request: Request, completion: Comp
 
 def same(one: Completion, other: Completion) -> None:
     assert (one.ids, one.stop, one.text) == (other.ids, other.stop, other.text)
-    assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    assert one.logprobs == pytest.approx(other.logprobs, abs=3e-5)
 
 
 @contextmanager
@@ -513,7 +513,7 @@ def test_next_token_logprobs_are_those_of_a_full_forward(backend):
     assert len(found) == 6
     for prompt, row in zip(prompts, found, strict=True):
         expected = full_logprobs(backend.model, prompt)[-1, choices].tolist()
-        assert row == pytest.approx(expected, abs=1e-5)
+        assert row == pytest.approx(expected, abs=3e-5)
 
 
 @pytest.mark.parametrize(("prompt", "reason"), [([], "empty prompt"), ([1] * 1024, "at most 1024")])
