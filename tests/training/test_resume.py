@@ -210,6 +210,23 @@ def stopped(runs, tmp_path):
     return tmp_path / "run"
 
 
+def test_what_was_kept_of_a_step_is_used_and_not_asked_for_again(runs, stopped):
+    """A judge need not say the same twice: what it said of a kept step stands."""
+    path = stopped / "steps/step-000003.jsonl"
+    group, *rest = [json.loads(line) for line in path.read_text().splitlines()]
+    group["student"][0]["verdict"]["reason"] = "said once"
+    for key, row in group["teacher"].items():
+        row["turns"][0]["action"] = f"another demonstration {key}"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (group, *rest)))
+    kept = path.read_bytes()
+    code, process = runs("full").train(stopped, "--resume")
+    assert code == 0, process.err
+    assert path.read_bytes() == kept
+    # It was learned from, too: from here on it is another run.
+    theirs = lines(runs("full").reference / "metrics.jsonl")
+    assert lines(stopped / "metrics.jsonl")[3:] != theirs[3:]
+
+
 def test_a_torn_line_of_the_metrics_is_cut_off(runs, stopped):
     whole = Run(stopped).metrics()
     with (stopped / "metrics.jsonl").open("ab") as handle:

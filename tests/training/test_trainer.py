@@ -200,6 +200,8 @@ def test_held_out_questions_are_never_trained(trained):
     assert len(seen) >= 20
     assert len(held_out) == 3
     assert not seen & held_out
+    split = {e.task.id.split("/")[1] for e in read_episodes(run.evaluation_episodes(0))}
+    assert split == {"test"}
     # And none of the whole split, however long one trains.
     tasks = ArithmeticTasks("addition")
     everything = pairs(tasks.iterate("train"))
