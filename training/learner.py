@@ -59,6 +59,7 @@ class Learner:
         live = [row for row in rows if row.num_trained and (self.options.kl or any(row.advantages))]
         if not live:
             return {"learning_rate": rate, "grad_norm": 0.0, "loss": 0.0}
+        self._check_lengths(live)
         packs = pack_rows(
             live,
             share_prompts=self.options.share_prompts,
@@ -91,6 +92,20 @@ class Learner:
                 log.clipping(batch, part)
             norm = self._update(rate, number)
         return {"learning_rate": rate, "grad_norm": norm, **log.summary()}
+
+    def _check_lengths(self, rows: Sequence[Row]) -> None:
+        """Refuse what would be learned from with another attention than it was acted with.
+
+        Rows are read under a mask of our own, which knows no sliding window: up to the window's
+        length the two are the same.
+        """
+        window = getattr(self.model.config, "sliding_window", None)
+        longest = max(len(row.ids) for row in rows)
+        if window and getattr(self.model.config, "use_sliding_window", True) and longest > window:
+            raise OVDError(
+                f"a row of {longest} tokens: expected at most {window}, the model's sliding "
+                "window; set rollout.max_context"
+            )
 
     @property
     def _many(self) -> bool:

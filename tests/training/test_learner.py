@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ovd_envs.errors import OVDError
 from tests.tiny import tiny_model
 from tests.training.made import batches_of, row_of
 from training.config import OptimizerConfig
@@ -293,3 +294,12 @@ def test_the_state_of_another_model_is_refused():
     # Before the first step there are no moments: the state of a run that has only begun.
     learner.load_state(state)
     assert not learner.optimizer.state
+
+
+def test_a_row_longer_than_the_sliding_window_is_refused():
+    model = tiny_model()
+    model.config.sliding_window = 8
+    learner = Learner(model, OptimizerConfig(kl=0.0))
+    learner.step([row_of(range(8), [0] * 4 + [1] * 4)], 1)
+    with pytest.raises(OVDError, match="expected at most 8, the model's sliding window"):
+        learner.step([row_of(range(9), [0] * 4 + [1] * 5)], 2)
