@@ -18,6 +18,9 @@ from ovd_envs.errors import OVDError
 #: Modules with a ``register_commands(app)``, in the order of the floors.
 COMMANDS = (
     "ovd_envs.commands",
+    "ovd_envs.search.commands",
+    "ovd_envs.search.serve",
+    "ovd_envs.web.commands",
     "agents.commands",
     "teachers.commands",
     "training.commands",
@@ -25,7 +28,10 @@ COMMANDS = (
 )
 
 #: The order of `ovd --help`: that of a newcomer's first hour.
-ORDER = ("doctor", "envs", "check", "play", "run", "score", "train", "eval", "grade")
+ORDER = (
+    *("doctor", "envs", "check", "play", "run", "score", "train", "eval", "grade"),
+    *("index", "search", "serve-search", "fetch"),
+)
 
 #: Exit codes: success, bad input, stopped by Ctrl-C.
 BAD_INPUT, INTERRUPTED = 2, 130

@@ -1,0 +1,58 @@
+"""What a search engine must offer, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from ovd_envs.errors import OVDError
+
+
+class SearchError(OVDError):
+    """A search that could not be done: an engine that is down, refuses, or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """One result of a search."""
+
+    id: str
+    """Identity of the document within its engine."""
+    title: str
+    text: str
+    """The passage, or the snippet that a web search shows."""
+    url: str = ""
+    """Where the whole document can be read; empty where the text is all there is."""
+    score: float = 0.0
+    """The engine's own measure, larger is better; comparable within one query only."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "text": self.text,
+            "url": self.url,
+            "score": self.score,
+        }
+
+
+@runtime_checkable
+class SearchEngine(Protocol):
+    """Finds documents for queries, many queries at once.
+
+    An engine may also define ``close()``. Use it as a context manager through
+    ``contextlib.closing`` where it does.
+    """
+
+    name: str
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[SearchResult]]:
+        """For each query, in order, at most ``k`` results, the best first.
+
+        Any text is a query: one that means nothing to the engine (blank, only punctuation, its
+        own operators left open) finds nothing or is read as words; it never raises. Raises
+        ``SearchError`` where the search itself fails, and ``OVDError`` where ``k`` is below 1.
+        """
+        ...
