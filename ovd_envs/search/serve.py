@@ -1,9 +1,141 @@
-"""To be written."""
+"""The command ``ovd serve-search``."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from ovd_envs.errors import OVDError
+
+if TYPE_CHECKING:
+    from ovd_envs.search.protocol import SearchEngine
 
 
 def register_commands(app: typer.Typer) -> None:
     """Add the commands of this module to ``app``."""
+    app.command("serve-search")(serve_search)
+
+
+def serve_search(
+    index: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of an index (see `ovd index`), or any engine as NAME:VALUE.",
+            show_default=False,
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one and prints it.")
+    ] = 8000,
+    topk: Annotated[int, typer.Option(min=1, help="Results where a request names no number.")] = 3,
+    threads: Annotated[
+        int,
+        typer.Option(min=1, help="Calls of the engine at once; 1 for one that is not thread-safe."),
+    ] = min(4, os.cpu_count() or 1),
+    batch: Annotated[
+        int, typer.Option(min=1, help="Queries of one call of the engine, at most.")
+    ] = 64,
+    batch_wait: Annotated[
+        float, typer.Option(min=0, help="Milliseconds that a query may wait for company.")
+    ] = 2.0,
+    max_queries: Annotated[int, typer.Option(min=1, help="Queries of a request, at most.")] = 4096,
+    max_query: Annotated[int, typer.Option(min=1, help="Characters of a query, at most.")] = 4096,
+    max_topk: Annotated[int, typer.Option(min=1, help="Results of a query, at most.")] = 100,
+    max_body: Annotated[float, typer.Option(min=0.001, help="MiB of a request, at most.")] = 32.0,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, help="Queries that may wait; past it a request gets 503.")
+    ] = 16384,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that a request may take; past it it gets 504.")
+    ] = 60.0,
+) -> None:
+    """Serve an index, or any search engine, with Search-R1's /retrieve.
+
+    POST /retrieve takes {"queries": [...], "topk": 3, "return_scores": true}; GET /health and
+    GET /metrics (Prometheus) tell how it is. Ctrl-C, or SIGTERM, finishes what is under way.
+    There is no password: whoever reaches the address can search.
+
+    Example: ovd serve-search wiki.index --port 8000
+    """
+    listening = _listen(host, port)
+    try:
+        from ovd_envs.search.server import ServerLimits, create_app
+
+        engine = open_engine(index)
+        app = create_app(
+            engine,
+            topk=topk,
+            limits=ServerLimits(
+                queries=max_queries,
+                query_characters=max_query,
+                topk=max_topk,
+                body_bytes=int(max_body * 2**20),
+                waiting=max_waiting,
+                seconds=timeout,
+            ),
+            threads=threads,
+            max_batch=batch,
+            wait=batch_wait / 1000,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        chosen = listening.getsockname()[1]
+        typer.echo(f"{engine.name} on http://{shown}:{chosen}/retrieve (Ctrl-C stops)")
+        _run(app, listening, timeout)
+    finally:
+        listening.close()
+
+
+def open_engine(index: str) -> SearchEngine:
+    """The engine of an index folder, or of "NAME:VALUE". Raises ``OVDError`` for neither."""
+    from ovd_envs.search.registry import make_engine, search_engines
+
+    if Path(index).is_dir():
+        return make_engine(f"bm25:{index}")
+    name = index.partition(":")[0]
+    if name in search_engines.names():
+        return make_engine(index)
+    known = ", ".join(search_engines.names())
+    raise OVDError(f"INDEX: {index!r} is neither a folder nor NAME:VALUE with NAME one of {known}")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ``OVDError`` where the address cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        # asyncio's and socket's own words repeat the address; a name that is not found has a code
+        # that os.strerror does not know.
+        known = error.errno is not None and error.errno > 0
+        reason = os.strerror(error.errno) if known and error.errno else error.strerror or str(error)
+        raise OVDError(
+            f"cannot listen on {host}, port {port}: {reason} (--port 0 takes a free port)"
+        ) from error
+
+
+def _run(app: object, listening: socket.socket, seconds: float) -> None:
+    """Serve until SIGTERM (returns) or Ctrl-C (raises ``KeyboardInterrupt``)."""
+    import uvicorn
+
+    # uvicorn stops at the signal, then sends it to itself again: the process ends well by then.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(seconds) + 1,
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run(sockets=[listening])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; what was under way was answered") from None
