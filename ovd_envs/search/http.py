@@ -19,6 +19,7 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
+    stop_before_delay,
     wait_random_exponential,
 )
 
@@ -153,12 +154,9 @@ class HttpEngine:
             wished = error.after if isinstance(error, _Passing) else 0.0
             return wished + jitter(state)
 
-        def out_of_time(state: RetryCallState) -> bool:
-            return time.monotonic() + pause(state) >= deadline
-
         retrying = Retrying(
             retry=retry_if_exception_type(_Passing),
-            stop=lambda s: stop_after_attempt(self._attempts)(s) or out_of_time(s),
+            stop=stop_after_attempt(self._attempts) | stop_before_delay(deadline - began),
             wait=pause,
             reraise=True,
         )
@@ -178,6 +176,8 @@ class HttpEngine:
 
     def _post(self, body: bytes, texts: dict[str, object], deadline: float) -> object:
         """The JSON that the server answers with."""
+        # Not `== "auto"`: another thread may have found out meanwhile.
+        may_respell = "queries" in texts and self._spelling != "queries"
         left = deadline - time.monotonic()
         if left <= 0:
             raise _Passing(f"no answer within {self._timeout:g} s")
@@ -198,12 +198,7 @@ class HttpEngine:
             raise _Passing(f"cannot be reached ({_reason(error)})") from error
         except requests.exceptions.RequestException as error:
             raise SearchError(f"{self.url}: {type(error).__name__}") from error
-        if (
-            status == 422
-            and "queries" in texts
-            and self._spelling == "auto"
-            and _asks_query(answer)
-        ):
+        if status == 422 and may_respell and _asks_query(answer):
             raise _WantsQuery
         if status in _PASSING:
             told = f"HTTP {status}{_detail(answer)}"

@@ -44,6 +44,11 @@ class SearchEngine(Protocol):
 
     An engine may also define ``close()``. Use it as a context manager through
     ``contextlib.closing`` where it does.
+
+    An engine that must know whose search it is (one that a model plays) may define
+    ``for_task(task: Task, *, training: bool) -> SearchEngine``: the engine for one episode of
+    ``task``. An environment calls it at each reset where it is there, and searches in what it
+    returns. Only with ``training`` may the results depend on the gold answers.
     """
 
     name: str

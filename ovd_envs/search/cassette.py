@@ -1,0 +1,285 @@
+"""Recorded searches: any engine's traffic in a file, replayed offline and bit for bit."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovd_envs.append_log import AppendLog
+from ovd_envs.errors import OVDError
+from ovd_envs.search.protocol import SearchEngine, SearchError, SearchResult
+from ovd_envs.search.registry import EngineSpec, make_engine
+
+if TYPE_CHECKING:
+    from ovd_envs.task import Task
+
+#: Version of the file's format: its first line is {"cassette": 1, "engine": NAME}, each other
+#: {"query", "k", "results"} and, of an engine that is told the task, "scope".
+SCHEMA = 1
+
+_HEADER = b'{"cassette"'
+#: What every line begins with.
+_BEGINNING = '{"'
+
+#: What was asked: scope ("" or "train/ID", "eval/ID"), query, number of results.
+_Key = tuple[str, str, int]
+
+
+class CassetteEngine:
+    """Replays recorded searches, or records those of another engine.
+
+    A search is found by its query and ``k``, both exactly as they were recorded; floats come back
+    with the same bits. Without ``record`` nothing is asked and nothing written: what was not
+    recorded is a ``SearchError``. With it, what the file lacks is asked of that engine and
+    appended, each search once; several processes may record into one file.
+
+    Args:
+        file: the cassette, JSON lines.
+        record: the engine to record, as ``make_engine`` takes it.
+        prefix: answer a search for fewer results than were recorded with the first of those.
+            Right for an engine whose best 3 are the first 3 of its best 10 (BM25, dense); not for
+            one that fuses or samples.
+
+    Raises ``OVDError`` for a file that is missing (without ``record``), is no cassette, or was
+    recorded from another engine.
+    """
+
+    def __init__(
+        self, file: str | Path, *, record: EngineSpec | None = None, prefix: bool = False
+    ) -> None:
+        self._engine = None if record is None else make_engine(record)
+        self._tape = _Tape(Path(file), self._engine)
+        self._prefix = prefix
+        self.name = f"cassette:{self._tape.engine_name}"
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[SearchResult]]:
+        """The recorded results of each query; see the class for one that was not recorded."""
+        return self._search("", self._engine, queries, k)
+
+    def for_task(self, task: Task, *, training: bool) -> SearchEngine:
+        """The view of one task, where the recorded engine has such views; else the engine."""
+        bind = getattr(self._engine, "for_task", None)
+        if self._engine is not None:
+            if bind is None:
+                return self
+            return _TaskView(self, _scope(task, training), bind(task, training=training))
+        return _TaskView(self, _scope(task, training), None) if self._tape.has_scopes else self
+
+    def close(self) -> None:
+        """Put what was recorded on the disk, and close the recorded engine."""
+        self._tape.close()
+        close = getattr(self._engine, "close", None)
+        if close is not None:
+            close()
+
+    def _search(
+        self, scope: str, engine: SearchEngine | None, queries: Sequence[str], k: int
+    ) -> list[list[SearchResult]]:
+        if k < 1:
+            raise OVDError(f"k: expected at least 1, got {k}")
+        known = {query: self._tape.get((scope, query, k), self._prefix) for query in queries}
+        missing = [query for query, results in known.items() if results is None]
+        if missing and engine is None:
+            raise SearchError(self._miss(scope, missing[0], k))
+        if missing and engine is not None:
+            found = engine.search(missing, k)
+            if len(found) != len(missing):
+                raise SearchError(
+                    f"{engine.name}: {len(found)} lists of results for {len(missing)} queries"
+                )
+            for query, results in zip(missing, found, strict=True):
+                known[query] = self._tape.add((scope, query, k), results)
+        return [list(known[query] or ()) for query in queries]
+
+    def _miss(self, scope: str, query: str, k: int) -> str:
+        shown = query if len(query) <= 80 else query[:77] + "..."
+        where = f" in {scope}" if scope else ""
+        others = self._tape.recorded_numbers(scope, query)
+        if others:
+            hint = f"it was recorded with k {', '.join(map(str, others))}"
+            if max(others) > k:
+                hint += " ('prefix': true answers with the first of them)"
+        else:
+            hint = "record it with 'record': the engine to ask"
+        return f"{self._tape.path}: no search for {shown!r} with k {k}{where} was recorded; {hint}"
+
+
+def record(engine: SearchEngine, file: str | Path) -> CassetteEngine:
+    """``engine``, with every search kept in ``file``; what is there already is not asked again."""
+    return CassetteEngine(file, record=engine)
+
+
+class _TaskView:
+    """A cassette within one task."""
+
+    def __init__(self, cassette: CassetteEngine, scope: str, engine: SearchEngine | None) -> None:
+        self.name = cassette.name
+        self._cassette = cassette
+        self._scope = scope
+        self._engine = engine
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[SearchResult]]:
+        return self._cassette._search(self._scope, self._engine, queries, k)
+
+
+def _scope(task: Task, training: bool) -> str:
+    return f"{'train' if training else 'eval'}/{task.id}"
+
+
+class _Tape:
+    """The file and what is known of it. With an engine it is written to."""
+
+    def __init__(self, path: Path, engine: SearchEngine | None) -> None:
+        self.path = path
+        self.engine_name = "" if engine is None else engine.name
+        self.has_scopes = False
+        self._rows: dict[_Key, tuple[SearchResult, ...]] = {}
+        self._numbers: dict[tuple[str, str], set[int]] = {}
+        self._lock = threading.Lock()
+        self._log: AppendLog | None = None
+        self._read_to = 0  # bytes of the file that are known
+        self._lines = 0
+        if engine is None:
+            self._catch_up()
+            if not self._lines:
+                raise OVDError(f"{path}: not a cassette (it is empty)")
+            return
+        if path.exists():
+            self._refuse_another_file()
+        with _locked(path):
+            self._open_log()
+            self._catch_up()
+            if not self._lines:
+                self._append({"cassette": SCHEMA, "engine": engine.name})
+        if self.engine_name != engine.name:
+            raise OVDError(
+                f"{path}: recorded from engine {self.engine_name!r}, not from {engine.name!r}; "
+                "record into another file"
+            )
+
+    def get(self, key: _Key, prefix: bool) -> tuple[SearchResult, ...] | None:
+        """What was recorded for ``key``; with ``prefix`` also from a search for more results."""
+        with self._lock:
+            results = self._rows.get(key)
+            if results is None and prefix:
+                scope, query, k = key
+                larger = [n for n in self._numbers.get((scope, query), ()) if n > k]
+                if larger:
+                    results = self._rows[scope, query, min(larger)][:k]
+            return results
+
+    def recorded_numbers(self, scope: str, query: str) -> list[int]:
+        """The numbers of results with which ``query`` was recorded."""
+        return sorted(self._numbers.get((scope, query), ()))
+
+    def add(self, key: _Key, results: Sequence[SearchResult]) -> tuple[SearchResult, ...]:
+        """Record ``results``; returns what the file holds, another process's where it was first."""
+        scope, query, k = key
+        row: dict[str, Any] = {"query": query, "k": k, "results": [r.to_dict() for r in results]}
+        if scope:
+            row["scope"] = scope
+        with self._lock, _locked(self.path):
+            if not self._catch_up():
+                # Another process was killed while it wrote: its half line is cut off.
+                self.close()
+                self._open_log()
+                self._catch_up()
+            if key not in self._rows:
+                self._append(row)
+            return self._rows[key]
+
+    def close(self) -> None:
+        """Put everything on the disk and close the file."""
+        if self._log is not None:
+            self._log.sync()
+            self._log.close()
+            self._log = None
+
+    def _open_log(self) -> None:
+        self._log = AppendLog(self.path, _BEGINNING)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        if self._log is None:  # closed before
+            self._open_log()
+        assert self._log is not None
+        self._log.append(row)
+        self._catch_up()
+
+    def _refuse_another_file(self) -> None:
+        """Raise for a file that is no cassette, before anything is cut off or appended."""
+        try:
+            with self.path.open("rb") as handle:
+                first = handle.readline()
+        except OSError as error:
+            raise OVDError(f"{self.path}: cannot be read ({error.strerror})") from error
+        if not (first.startswith(_HEADER) or _HEADER.startswith(first)):
+            raise OVDError(f"{self.path}: not a cassette; record into another file")
+
+    def _catch_up(self) -> bool:
+        """Read the whole lines that are new; ``False`` where the file ends with half a line.
+
+        That one was being written when its process was killed.
+        """
+        try:
+            with self.path.open("rb") as handle:
+                handle.seek(self._read_to)
+                for line in handle:
+                    if not line.endswith(b"\n") and not _is_json(line):
+                        return False
+                    self._lines += 1
+                    self._take(line, f"{self.path}, row {self._lines}")
+                    self._read_to += len(line)
+        except OSError as error:
+            raise OVDError(f"{self.path}: cannot be read ({error.strerror})") from error
+        return True
+
+    def _take(self, line: bytes, where: str) -> None:
+        try:
+            row = json.loads(line)
+            if self._lines == 1:
+                self._take_header(row, where)
+                return
+            key = (row.get("scope", ""), row["query"], row["k"])
+            results = tuple(SearchResult(**result) for result in row["results"])
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            what = "not a cassette" if self._lines == 1 else "not a recorded search"
+            raise OVDError(f"{where}: {what} ({type(error).__name__}: {error})") from error
+        self.has_scopes = self.has_scopes or bool(key[0])
+        self._numbers.setdefault(key[:2], set()).add(key[2])
+        self._rows.setdefault(key, results)
+
+    def _take_header(self, header: dict[str, Any], where: str) -> None:
+        if header["cassette"] != SCHEMA:
+            raise OVDError(
+                f"{where}: a cassette of version {header['cassette']!r}, expected {SCHEMA}"
+            )
+        self.engine_name = str(header["engine"])
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Nobody else writes to ``path`` meanwhile (a lock that ends with its process)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OVDError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
