@@ -25,6 +25,7 @@ def serve_search(
     index: Annotated[
         str,
         typer.Argument(
+            metavar="INDEX",
             help="Folder of an index (see `ovd index`), or any engine as NAME:VALUE.",
             show_default=False,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -20,15 +21,20 @@ Generate = Callable[[Sequence[str]], list[str]]
 MAX_QUERY = 400
 
 _ASK = """\
-Play a search engine. Below is a query that a person typed. Write the {k} documents that the \
-engine finds for it.
+Play a search engine. For the query at the end, write the {k} documents that the engine finds, in \
+the form of the example and nothing else. A text has about {words} words.
 
 {aim}
 
-Write every document in this form, one after the other, and nothing else:
+Query: how deep is Lake Baikal
 Doc 1
-Title: a few words
-Text: about {words} words
+Title: Lake Baikal
+Text: Lake Baikal lies in southern Siberia. It is the deepest lake in the world: at its deepest \
+point the bed is 1,642 metres below the surface.
+Doc 2
+Title: Lakes of Siberia
+Text: Among the lakes of Siberia, Baikal holds the most water. More than three hundred rivers run \
+into it, and only one, the Angara, leaves it.
 
 Query: {query}"""
 
@@ -64,7 +70,7 @@ def noise_probability(
         )
     if step >= total_steps:
         return end
-    share = (base ** (step / total_steps) - 1) / (base - 1)
+    share = (math.pow(base, step / total_steps) - 1) / (base - 1)
     # The bounds hold for any rounding.
     return min(max(start + share * (end - start), min(start, end)), max(start, end))
 
@@ -156,9 +162,7 @@ class SimulatedEngine:
         for place, text in zip(places, texts, strict=True):
             documents = read_documents(text)[:k]
             found[place] = [
-                SearchResult(
-                    f"{stable_hash(title + chr(10) + body):016x}", title, body, "", 1 / rank
-                )
+                SearchResult(_identity(title, body), title, body, score=1 / rank)
                 for rank, (title, body) in enumerate(documents, start=1)
             ]
         return found
@@ -212,6 +216,11 @@ def read_documents(text: str) -> list[tuple[str, str]]:
         parts = re.split(r"\n\s*\n|\n(?=[ \t*_]*title[*_]*\s*:)", body, flags=re.IGNORECASE)
     documents = dict.fromkeys(_title_and_text(part) for part in parts)
     return [document for document in documents if document[1]]
+
+
+def _identity(title: str, text: str) -> str:
+    """An id for a document that has none: the same words, the same id."""
+    return f"{stable_hash(f'{title}|{text}'):016x}"
 
 
 def _title_and_text(part: str) -> tuple[str, str]:

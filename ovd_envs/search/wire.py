@@ -74,7 +74,7 @@ def _result(item: object, where: str) -> SearchResult:
     given = document.get("id")
     if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
         raise Nonsense(f"{where}.id: expected a text or a whole number, got {_shown(given)}")
-    identity = f"{stable_hash(title + chr(10) + text):016x}" if given is None else str(given)
+    identity = f"{stable_hash(f'{title}|{text}'):016x}" if given is None else str(given)
     url = document.get("url")
     return SearchResult(identity, title, text, url if isinstance(url, str) else "", float(score))
 
