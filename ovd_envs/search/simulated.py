@@ -14,7 +14,7 @@ from ovd_envs.stable import stable_hash
 if TYPE_CHECKING:
     from ovd_envs.task import Task
 
-#: A function from prompts to texts, one for each, in order; the same prompt, the same text.
+#: A function from prompts to texts, one for each, in order.
 Generate = Callable[[Sequence[str]], list[str]]
 
 #: Code points of a query that the model is shown.

@@ -9,7 +9,7 @@ search example in github.com/NovaSky-AI/SkyRL, read in 2026.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 from ovd_envs.search.protocol import SearchResult
 from ovd_envs.stable import stable_hash
@@ -68,7 +68,7 @@ def _result(item: object, where: str) -> SearchResult:
         document = item["document"]
         if not isinstance(document, dict):
             raise Nonsense(f"{where}.document: expected an object, got {_shown(document)}")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if not _is_finite(score):
         raise Nonsense(f"{where}.score: expected a finite number, got {_shown(score)}")
     title, text = _title_and_text(document, where)
     given = document.get("id")
@@ -95,6 +95,15 @@ def _title_and_text(document: dict[str, Any], where: str) -> tuple[str, str]:
     if title is None:
         title = head[1:-1] if _quoted(head) else head
     return title, rest if text is None else text
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _quoted(line: str) -> bool:

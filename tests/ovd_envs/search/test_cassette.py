@@ -1,0 +1,321 @@
+"""Cassettes: bit for bit, misses, kills, several recorders, engines that are told the task."""
+
+import json
+import multiprocessing
+import os
+import signal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ovd_envs.errors import OVDError
+from ovd_envs.search import SearchError, SearchResult, make_engine, search_engines
+from ovd_envs.search.cassette import CassetteEngine, record
+from ovd_envs.task import Task
+
+any_text = st.text(st.characters(exclude_categories=()), max_size=10)
+any_results = st.lists(
+    st.builds(
+        SearchResult,
+        id=any_text,
+        title=any_text,
+        text=any_text,
+        url=any_text,
+        score=st.floats(),
+    ),
+    max_size=3,
+)
+
+
+class Counting:
+    """Ranked results; knows what it was asked."""
+
+    name = "counting"
+
+    def __init__(self):
+        self.asked = []
+
+    def search(self, queries, k):
+        self.asked.append((list(queries), k))
+        return [
+            [SearchResult(f"{q}-{i}", f"T{i}", q, "http://x", 1 / (3 + i)) for i in range(k)]
+            for q in queries
+        ]
+
+
+def bits(found):
+    return [[(r.id, r.title, r.text, r.url, r.score.hex()) for r in results] for results in found]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.tuples(any_text, st.integers(1, 3)), any_results, max_size=4))
+def test_what_was_recorded_comes_back_bit_for_bit(tmp_path_factory, searches):
+    class Given:
+        name = "given"
+
+        def search(self, queries, k):
+            return [searches[q, k] for q in queries]
+
+    path = tmp_path_factory.mktemp("tape") / "tape.jsonl"
+    engine = record(Given(), path)
+    for query, k in searches:
+        engine.search([query], k)
+    engine.close()
+    if not searches:
+        return
+    replayed = CassetteEngine(path)
+    for (query, k), results in searches.items():
+        assert bits(replayed.search([query], k)) == bits([results])
+
+
+def test_each_search_is_asked_for_and_kept_once(tmp_path):
+    inner, path = Counting(), tmp_path / "deep" / "tape.jsonl"
+    engine = record(inner, path)
+    first = engine.search(["a", "b", "a"], 2)
+    assert engine.search(["b", "c"], 2) == Counting().search(["b", "c"], 2)
+    engine.search(["a"], 3)
+    engine.close()
+    assert first == Counting().search(["a", "b", "a"], 2)
+    assert inner.asked == [(["a", "b"], 2), (["c"], 2), (["a"], 3)]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[0] == {"cassette": 1, "engine": "counting"}
+    assert [(row["query"], row["k"]) for row in rows[1:]] == [
+        ("a", 2),
+        ("b", 2),
+        ("c", 2),
+        ("a", 3),
+    ]
+
+
+def test_recording_goes_on_where_it_stopped(tmp_path):
+    path = tmp_path / "tape.jsonl"
+    record(Counting(), path).search(["a"], 2)
+    inner = Counting()
+    record(inner, path).search(["a", "b"], 2)
+    assert inner.asked == [(["b"], 2)]
+    assert CassetteEngine(path).search(["b", "a"], 2) == Counting().search(["b", "a"], 2)
+
+
+def test_a_miss_is_an_error_that_says_what_to_do(tmp_path):
+    path = tmp_path / "tape.jsonl"
+    record(Counting(), path).search(["a"], 2)
+    engine = CassetteEngine(path)
+    with pytest.raises(SearchError) as caught:
+        engine.search(["a", "b"], 2)
+    assert str(caught.value) == (
+        f"{path}: no search for 'b' with k 2 was recorded; "
+        "record it with 'record': the engine to ask"
+    )
+    with pytest.raises(SearchError, match=r"it was recorded with k 2 \('prefix': true answers"):
+        engine.search(["a"], 1)
+    with pytest.raises(SearchError, match=r"it was recorded with k 2$"):
+        engine.search(["a"], 3)
+    for near in ("A", "a ", ""):
+        with pytest.raises(SearchError):
+            engine.search([near], 2)
+
+
+def test_fewer_results_than_recorded_only_where_that_was_declared(tmp_path):
+    path = tmp_path / "tape.jsonl"
+    engine = record(Counting(), path)
+    engine.search(["a"], 5)
+    engine.search(["a"], 3)
+    engine = CassetteEngine(path, prefix=True)
+    for k in range(1, 6):
+        assert engine.search(["a"], k) == Counting().search(["a"], k)
+    with pytest.raises(SearchError):
+        engine.search(["a"], 6)
+
+
+def test_from_the_registry(tmp_path):
+    path = tmp_path / "tape.jsonl"
+    if "counting" not in search_engines.names():
+        search_engines.register("counting", Counting, "for tests")
+    spec = {"name": "cassette", "file": str(path), "record": {"name": "counting"}}
+    recorded = make_engine(spec).search(["a"], 2)
+    engine = make_engine(f"cassette:{path}")
+    assert engine.search(["a"], 2) == recorded
+    assert engine.name == "cassette:counting"
+
+
+def test_replaying_writes_nothing(tmp_path):
+    path = tmp_path / "tape.jsonl"
+    record(Counting(), path).search(["a"], 2)
+    path.chmod(0o400)
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    CassetteEngine(path).search(["a"], 2)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_a_kill_at_any_byte_loses_at_most_the_last_search(tmp_path):
+    whole = tmp_path / "whole.jsonl"
+    engine = record(Counting(), whole)
+    engine.search(["a", "b"], 1)
+    data = whole.read_bytes()
+    lines = data.splitlines(keepends=True)
+    cut = tmp_path / "cut.jsonl"
+    for length in range(len(data)):
+        cut.write_bytes(data[:length])
+        # A line that lacks its line feed alone is whole.
+        kept = sum(length >= len(b"".join(lines[:n])) - 1 for n in range(1, len(lines) + 1))
+        if kept:
+            replayed = CassetteEngine(cut)
+            for query in "ab"[: kept - 1]:
+                assert replayed.search([query], 1) == Counting().search([query], 1)
+            with pytest.raises(SearchError):
+                replayed.search(["b"] if kept < 3 else ["c"], 1)
+        inner = Counting()
+        record(inner, cut).search(["a", "b"], 1)
+        assert sum(len(queries) for queries, _ in inner.asked) == 2 - max(kept - 1, 0)
+        assert cut.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "not a cassette"),
+        (b'{"question": "a"}\n', "not a cassette"),
+        (b"[1]\n", "row 1: not a cassette"),
+        (b"garbage\n", "not a cassette"),
+        (b'{"cassette": 2, "engine": "x"}\n', "row 1: a cassette of version 2, expected 1"),
+        (b'{"cassette": 1, "engine": "x"}\n{"query": "a"}\n', "row 2: not a recorded search"),
+        (b'{"cassette": 1, "engine": "x"}\ngarbage\n', "row 2: not a recorded search"),
+        (
+            b'{"cassette": 1, "engine": "x"}\n{"query": "a", "k": 1, "results": [{"x": 1}]}\n',
+            "row 2: not a recorded search",
+        ),
+    ],
+)
+def test_what_is_no_cassette(tmp_path, content, told):
+    path = tmp_path / "tape.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(OVDError) as caught:
+        CassetteEngine(path)
+    assert str(caught.value).startswith(str(path))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b'{"question": "a"}\n', b"a text", b'{"query": "half a'])
+def test_another_file_given_by_mistake_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "tape.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(OVDError, match="not a cassette; record into another file"):
+        record(Counting(), path)
+    assert path.read_bytes() == content
+
+
+def test_a_missing_file_and_another_engine_are_named(tmp_path):
+    path = tmp_path / "tape.jsonl"
+    with pytest.raises(OVDError, match=r"tape\.jsonl: cannot be read"):
+        CassetteEngine(path)
+    assert not path.exists()
+    record(Counting(), path).search(["a"], 1)
+    other = Counting()
+    other.name = "other"
+    with pytest.raises(OVDError, match="recorded from engine 'counting', not from 'other'"):
+        record(other, path)
+
+
+def test_an_engine_that_gives_too_few_lists_is_not_recorded(tmp_path):
+    class Short(Counting):
+        def search(self, queries, k):
+            return super().search(queries[1:], k)
+
+    engine = record(Short(), tmp_path / "tape.jsonl")
+    with pytest.raises(SearchError, match="counting: 1 lists of results for 2 queries"):
+        engine.search(["a", "b"], 1)
+    assert len((tmp_path / "tape.jsonl").read_text().splitlines()) == 1
+
+
+def _record(path, name, start, queries):
+    class Mine(Counting):
+        def search(self, queries, k):
+            return [[SearchResult(name, "", q * 2000)] for q in queries]
+
+    engine = record(Mine(), path)
+    start.wait(20)
+    for query in queries:
+        engine.search([query], 1)
+
+
+def _write_half_a_line(path):
+    engine = record(Counting(), path)
+    log = engine._tape._log
+    log._handle.write(b'{"query": "half')
+    log._handle.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_several_processes_record_into_one_file(tmp_path):
+    """Each search stands there once, and all agree on it; one that was killed harms nobody."""
+    path, context = tmp_path / "tape.jsonl", multiprocessing.get_context("fork")
+    start = context.Event()
+    queries = [str(n) for n in range(40)]
+    workers = [
+        context.Process(target=_record, args=(path, f"w{n}", start, queries)) for n in range(4)
+    ]
+    survivor = record(Counting(), path)
+    for worker in workers:
+        worker.start()
+    killed = context.Process(target=_write_half_a_line, args=(path,))
+    killed.start()
+    killed.join(20)
+    start.set()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    rows = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+    assert sorted(row["query"] for row in rows) == sorted(queries)
+    inner = survivor._engine
+    inner.asked.clear()
+    [[result]] = survivor.search(["7"], 1)  # asked, but the file's answer counts
+    assert result.id in {f"w{n}" for n in range(4)}
+    assert len(path.read_text().splitlines()) == 41
+
+
+class Told(Counting):
+    """An engine that is told the task."""
+
+    name = "told"
+
+    def for_task(self, task, *, training):
+        view = Counting()
+        view.search = lambda queries, k: [
+            [SearchResult(f"{task.id} {training} {q}", "", "")] for q in queries
+        ]
+        return view
+
+
+def test_each_task_has_its_own_recordings(tmp_path):
+    path = tmp_path / "tape.jsonl"
+    one, two = (Task(name, "?", ("!",)) for name in ("one", "two"))
+
+    def play(engine):
+        return [
+            engine.for_task(task, training=training).search(["q"], 1)[0][0].id
+            for task in (one, two)
+            for training in (True, False)
+        ]
+
+    expected = ["one True q", "one False q", "two True q", "two False q"]
+    assert play(record(Told(), path)) == expected
+    replayed = CassetteEngine(path)
+    assert play(replayed) == expected
+    with pytest.raises(SearchError, match=r"with k 1 in train/three was recorded"):
+        replayed.for_task(Task("three", "?", ()), training=True).search(["q"], 1)
+    with pytest.raises(SearchError):
+        replayed.search(["q"], 1)
+
+
+def test_an_engine_that_needs_no_task_is_the_same_for_all(tmp_path):
+    path, task = tmp_path / "tape.jsonl", Task("one", "?", ("!",))
+    recorded = record(Counting(), path).for_task(task, training=True).search(["q"], 1)
+    assert CassetteEngine(path).for_task(task, training=False).search(["q"], 1) == recorded
+    assert CassetteEngine(path).search(["q"], 1) == recorded
+
+
+def test_k_is_at_least_one(tmp_path):
+    with pytest.raises(OVDError, match="k: expected at least 1, got 0"):
+        record(Counting(), tmp_path / "tape.jsonl").search(["q"], 0)
