@@ -16,9 +16,9 @@ class Writer:
     """The function from prompts to texts that a simulated engine asks for.
 
     Random numbers hang on the prompt alone, so the same call gives the same texts at any time. (In
-    a batch of another size a model may round differently, mostly in bfloat16.) Calls from several threads wait for each other: a backend need not be thread-safe.
-    Raises ``OVDError`` for numbers out of range, and for a prompt that leaves no room for
-    ``max_tokens`` in the model's context.
+    a batch of another size a model may round differently, mostly in bfloat16.) Calls from several
+    threads wait for each other: a backend need not be thread-safe. Raises ``OVDError`` for numbers
+    out of range, and for a prompt that leaves no room for ``max_tokens`` in the model's context.
     """
 
     def __init__(
