@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ovd_envs
-from ovd_envs.commands import grade_pairs
+from ovd_envs.grade_command import grade_pairs
 from ovd_envs.grading import grade_math, grade_message
 
 EASY = 50_000

@@ -107,18 +107,17 @@ def normalize_answer(text: str, *, mended: bool = False) -> str:
 
     ``mended`` goes on from there: without accents (é is e, ø is o), without any other punctuation,
     dash, symbol or invisible character, full-width and other forms of a character as the usual
-    one (１ is 1, ﬁ is fi). So answers that SQuAD finds the same stay the same, with one exception:
-    where nothing would be left ("The", "?"), the articles are kept, or else the punctuation, so
-    that "The" is neither "?" nor nothing.
+    one (１ is 1, ﬁ is fi). Where nothing would be left ("The", "?"), the articles are kept, or else
+    the punctuation, so that "The" is neither "?" nor nothing. Answers of which SQuAD's leaves the
+    same, and something, are the same here too.
     """
     squad = _without_articles(text.lower().translate(_PUNCTUATION))
     if not mended:
         return squad
-    left = _without_articles(_letters_and_digits(_fold(squad)))
-    if left:
-        return left
-    folded = _fold(text)
-    return _spaced(_letters_and_digits(folded)) or _spaced(folded)
+    # Made of SQuAD's form wherever there is one, so that what is the same there is the same here.
+    folded = _fold(squad or text)
+    plain = _letters_and_digits(folded)
+    return _without_articles(plain) or _spaced(plain) or _spaced(folded)
 
 
 def _normalized(golds: str | Sequence[str], mended: bool) -> list[str]:
