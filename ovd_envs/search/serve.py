@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -64,11 +65,14 @@ def serve_search(
 
     Example: ovd serve-search wiki.index --port 8000
     """
-    listening = _listen(host, port)
-    try:
+    with contextlib.ExitStack() as stack:
+        # First of all: a taken port is known before a large index is opened.
+        listening = stack.enter_context(_listen(host, port))
         from ovd_envs.search.server import ServerLimits, create_app
 
         engine = open_engine(index)
+        if close := getattr(engine, "close", None):
+            stack.callback(close)
         app = create_app(
             engine,
             topk=topk,
@@ -88,8 +92,6 @@ def serve_search(
         chosen = listening.getsockname()[1]
         typer.echo(f"{engine.name} on http://{shown}:{chosen}/retrieve (Ctrl-C stops)")
         _run(app, listening, timeout)
-    finally:
-        listening.close()
 
 
 def open_engine(index: str) -> SearchEngine:
@@ -108,15 +110,23 @@ def open_engine(index: str) -> SearchEngine:
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ``OVDError`` where the address cannot be had."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, address = found[0]
+        # The protocol by its number: asyncio turns Nagle's algorithm off for no other socket, and
+        # with it each answer would wait 40 ms for the client's acknowledgement.
+        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(2048)
+        except OSError:
+            listening.close()
+            raise
+        return listening
     except OSError as error:
-        # asyncio's and socket's own words repeat the address; a name that is not found has a code
-        # that os.strerror does not know.
-        known = error.errno is not None and error.errno > 0
-        reason = os.strerror(error.errno) if known and error.errno else error.strerror or str(error)
         raise OVDError(
-            f"cannot listen on {host}, port {port}: {reason} (--port 0 takes a free port)"
+            f"cannot listen on {host}, port {port}: {error.strerror or error} "
+            "(--port 0 takes a free port)"
         ) from error
 
 
@@ -130,7 +140,9 @@ def _run(app: object, listening: socket.socket, seconds: float) -> None:
         app,  # type: ignore[arg-type]
         log_level="warning",
         access_log=False,
-        lifespan="on",
+        # Its one task, to end the engine's threads, is done by the end of the process; and uvicorn
+        # prints a traceback where Ctrl-C comes before it has begun.
+        lifespan="off",
         backlog=2048,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(seconds) + 1,

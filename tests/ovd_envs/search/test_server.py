@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from ovd_envs.errors import OVDError
 from ovd_envs.search import SearchError, SearchResult
 from ovd_envs.search.cassette import record
-from ovd_envs.search.serve import open_engine
+from ovd_envs.search.serve import _listen, open_engine
 from ovd_envs.search.server import ServerLimits, create_app
 
 PEOPLE = ["Ada Brindle", "Tove Lindqvist", "Jun Okafor"]
@@ -391,6 +391,14 @@ def test_a_stop_finishes_what_is_under_way():
             }
         assert returned == code
         assert err == ("" if code == 0 else "stopped; what was under way was answered\n")
+
+
+def test_answers_do_not_wait_for_acknowledgements():
+    """asyncio sets TCP_NODELAY on the connections of a socket whose protocol is named alone."""
+    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.proto == socket.IPPROTO_TCP
 
 
 @pytest.mark.integration
