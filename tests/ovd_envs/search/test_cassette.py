@@ -1,9 +1,11 @@
 """Cassettes: bit for bit, misses, kills, several recorders, engines that are told the task."""
 
+import fcntl
 import json
 import multiprocessing
 import os
 import signal
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -273,6 +275,21 @@ def test_several_processes_record_into_one_file(tmp_path):
     [[result]] = survivor.search(["7"], 1)  # asked, but the file's answer counts
     assert result.id in {f"w{n}" for n in range(4)}
     assert len(path.read_text().splitlines()) == 41
+
+
+def test_nobody_writes_while_another_does(tmp_path):
+    path = tmp_path / "tape.jsonl"
+    engine = record(Counting(), path)
+    before = path.read_bytes()
+    recording = threading.Thread(target=engine.search, args=(["a"], 1))
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        recording.start()
+        recording.join(0.1)
+        assert recording.is_alive()
+        assert path.read_bytes() == before
+    recording.join(10)
+    assert path.read_bytes() != before
 
 
 class Told(Counting):

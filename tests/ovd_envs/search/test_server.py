@@ -161,6 +161,13 @@ def test_any_text_is_a_query(client, query):
     assert reply.status_code == (502 if query == "down" else 200)
 
 
+@pytest.mark.parametrize("spelling", [{"queries": ["a\ud800"]}, {"query": "a\ud800"}])
+def test_an_engine_never_sees_half_a_surrogate_pair(client, spelling):
+    body, headers = json.dumps(spelling | {"topk": 1}), {"Content-Type": "application/json"}
+    reply = client.post("/retrieve", content=body, headers=headers)
+    assert reply.json()["result"][0][0]["contents"].endswith("wrote about a?.")
+
+
 def test_failures_of_the_engine_have_their_own_statuses(client):
     down = client.post("/retrieve", json={"query": "down"})
     assert (down.status_code, down.json()["detail"]) == (
