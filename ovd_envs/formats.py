@@ -1,4 +1,4 @@
-"""How a row of somebody's data becomes a task: the formats of GSM8K and MATH, and plain pairs."""
+"""How a row of somebody's data becomes a task: GSM8K, MATH, FlashRAG, Search-R1, plain pairs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,24 @@ from ovd_envs.grading.number import parse_number
 FORMATS = {
     "gsm8k": "question, answer (ends in '#### 18')",
     "math": "problem, answer and/or solution (with \\boxed{})",
-    "qa": "question, answer or answers (a text, a number, or a list of them)",
+    "qa": "question, and answer, answers or golden_answers (a text, a number, or a list of them); "
+    "or prompt (messages) and reward_model (ground_truth), as Search-R1 and verl have them",
 }
 
 _QUESTIONS = ("question", "problem", "prompt")
 _ANSWERS = ("answers", "golden_answers", "answer", "solution", "target")
 _CALCULATION = re.compile(r"<<([^<>=]+)=([^<>=]+)>>")
 
-#: Fields that are kept in the task's metadata where a row has them and they are plain.
-_KEPT = ("level", "subject", "type", "unique_id", "source", "category", "difficulty")
+#: Fields that are kept in the task's metadata where a row, or its "metadata", has them and they
+#: are plain.
+_KEPT = ("level", "subject", "type", "unique_id", "source", "data_source", "category", "difficulty")
+#: The same, lists and objects: what a right answer rests on. ("supporting_titles" is, too.)
+_KEPT_WHOLE = ("supporting_facts", "support", "path")
+
+_PLAIN, _NESTED = (str, int, float), (list, tuple, Mapping)
+
+#: Where Search-R1's prompt ends: the question follows.
+_ASKED = "Question:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ def read_record(
     Raises:
         TaskError: naming ``where``, what was expected and the fields that were found.
     """
+    row = _unwrapped(row)
     question_field = _field(row, where, question, _QUESTIONS, "question")
     answer_field = _field(row, where, answer, _ANSWERS, "answer")
     text = row[question_field]
@@ -63,7 +73,7 @@ def read_record(
         raise TaskError(f"{where}: field {question_field!r}: expected a question, got {text!r:.60}")
     if format is None:
         format = _recognize(row, question_field, answer_field)
-    metadata = {key: row[key] for key in _KEPT if isinstance(row.get(key), (str, int, float))}
+    metadata = _metadata(row, where)
     if format == "gsm8k":
         answers = _gsm8k(row[answer_field], f"{where}: field {answer_field!r}", metadata)
     elif format == "math":
@@ -79,6 +89,47 @@ def check_format(format: str | None) -> None:
     """Raise ``TaskError`` where ``format`` is not known."""
     if format is not None and format not in FORMATS:
         raise TaskError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
+
+
+def _unwrapped(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``row`` with the question and the answers of Search-R1's form as fields of their own."""
+    found = dict(row)
+    messages, reward = row.get("prompt"), row.get("reward_model")
+    if isinstance(messages, (list, tuple)) and not isinstance(row.get("question"), str):
+        asked = [m.get("content") for m in messages if isinstance(m, Mapping)]
+        if asked and isinstance(asked[-1], str):
+            found["question"] = asked[-1].rpartition(_ASKED)[2]
+    if isinstance(reward, Mapping) and not any(name in row for name in _ANSWERS):
+        truth = reward.get("ground_truth")
+        found["golden_answers"] = truth.get("target") if isinstance(truth, Mapping) else truth
+    return found
+
+
+def _metadata(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What is kept of a row beside question and answers; of FlashRAG's "metadata" not the texts."""
+    inner = row.get("metadata")
+    kept: dict[str, Any] = {}
+    titles: Any = None
+    for fields in (inner if isinstance(inner, Mapping) else {}, row):
+        kept |= {name: fields[name] for name in _KEPT if isinstance(fields.get(name), _PLAIN)}
+        kept |= {n: fields[n] for n in _KEPT_WHOLE if isinstance(fields.get(n), _NESTED)}
+        titles = fields.get("supporting_titles") or titles
+    if titles is None:
+        titles = _titles(kept.get("supporting_facts"))
+    if not isinstance(titles, (list, tuple)) or not all(isinstance(t, str) for t in titles):
+        raise TaskError(
+            f"{where}: field 'supporting_titles': expected a list of texts, got {titles!r:.60}"
+        )
+    return kept | ({"supporting_titles": list(titles)} if titles else {})
+
+
+def _titles(facts: Any) -> list[str]:
+    """The titles in HotpotQA's supporting facts, each once: pairs or columns of title, sentence."""
+    if isinstance(facts, Mapping):
+        titles = facts.get("title")
+    else:
+        titles = [fact[0] for fact in facts or () if isinstance(fact, (list, tuple)) and fact]
+    return list(dict.fromkeys(t for t in titles or () if isinstance(t, str)))
 
 
 def _field(

@@ -130,6 +130,8 @@ class HubTasks(RecordTasks):
         dataset: as ``datasets.load_dataset`` takes it, e.g. "openai/gsm8k".
         config: name of the configuration, e.g. "main".
         splits: our splits and the dataset's, e.g. {"train": "train", "test": "validation"}.
+        files: instead of splits, a file of the dataset for each: then they are read one by one,
+            and may have different columns.
         question: field of the question, where it is not a usual one.
         answer: field of the gold answer, likewise.
         format: "gsm8k", "math" or "qa", where it should not be guessed.
@@ -144,18 +146,19 @@ class HubTasks(RecordTasks):
         config: str | None = None,
         *,
         splits: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
         question: str | None = None,
         answer: str | None = None,
         format: str | None = None,
     ) -> None:
         check_format(format)
-        loaded = _load_dataset(dataset, config)
+        loaded = _load_dataset(dataset, config, files)
         chosen = dict(splits or {split: split for split in loaded})
         for ours, theirs in chosen.items():
             if theirs not in loaded:
                 known = ", ".join(loaded)
                 raise TaskError(f"{dataset!r}: no split {theirs!r} (for {ours!r}), it has {known}")
-        if splits is None and len(chosen) == 1:
+        if splits is None and files is None and len(chosen) == 1:
             chosen = {"": next(iter(chosen.values()))}
         lots = {
             ours: [
@@ -177,8 +180,8 @@ def task_source(spec: str | Path | Mapping[str, str | Path] | TaskSource) -> Tas
     """A source by a short name.
 
     "mine.jsonl" or "jsonl:PATH"; "train=a.jsonl,test=b.jsonl" (or a mapping); "hf:NAME" or
-    "hf:NAME:CONFIG"; "reasoning-gym:DATASET"; "arithmetic:LEVEL". Raises ``TaskError`` for anything
-    else.
+    "hf:NAME:CONFIG"; "flashrag:SET" and "search-r1" (see ``ovd_envs.qa_sources``);
+    "reasoning-gym:DATASET"; "arithmetic:LEVEL". Raises ``TaskError`` for anything else.
     """
     if isinstance(spec, TaskSource):
         return spec
@@ -191,6 +194,14 @@ def task_source(spec: str | Path | Mapping[str, str | Path] | TaskSource) -> Tas
     elif colon and kind == "hf":
         dataset, _, config = rest.partition(":")
         return HubTasks(dataset, config or None)
+    elif colon and kind == "flashrag":
+        from ovd_envs.qa_sources import flashrag_tasks
+
+        return flashrag_tasks(rest)
+    elif text == "search-r1":
+        from ovd_envs.qa_sources import search_r1_tasks
+
+        return search_r1_tasks()
     elif colon and kind == "reasoning-gym":
         from ovd_envs.reasoning_gym_tasks import ReasoningGymTasks
 
@@ -207,7 +218,7 @@ def task_source(spec: str | Path | Mapping[str, str | Path] | TaskSource) -> Tas
         return JsonlTasks(text)
     raise TaskError(
         f"task source {text!r}: expected FILE.jsonl, train=A.jsonl,test=B.jsonl, hf:NAME, "
-        "reasoning-gym:DATASET or arithmetic:LEVEL"
+        "flashrag:SET, search-r1, reasoning-gym:DATASET or arithmetic:LEVEL"
     )
 
 
@@ -246,14 +257,25 @@ def _separate(name: str, rows: dict[str, list[Record]], drop: bool) -> int:
     return dropped
 
 
-def _load_dataset(dataset: str, config: str | None) -> Mapping[str, Any]:
+def _load_dataset(
+    dataset: str, config: str | None, files: Mapping[str, str] | None
+) -> Mapping[str, Any]:
     try:
         import datasets
     except ImportError as error:
         raise TaskError(f"{dataset!r}: needs the package datasets") from error
     try:
-        loaded = datasets.load_dataset(dataset, config)
+        if files is None:
+            return dict(datasets.load_dataset(dataset, config))
+        return {
+            split: datasets.load_dataset(dataset, config, data_files={split: file}, split=split)
+            for split, file in files.items()
+        }
     except Exception as error:  # network, disk, or the dataset's own troubles
-        reason = str(error).partition("\n")[0]
-        raise TaskError(f"dataset {dataset!r} cannot be loaded: {reason}") from error
-    return dict(loaded)
+        # What went wrong while a dataset was made is told by the cause alone.
+        reasons = [str(e).strip().partition("\n")[0] for e in (error, error.__cause__) if e]
+        if isinstance(error, ConnectionError) and datasets.config.HF_HUB_OFFLINE:
+            reasons.append(
+                "HF_HUB_OFFLINE is set: only folders and what was loaded before are there"
+            )
+        raise TaskError(f"dataset {dataset!r} cannot be loaded: {'; '.join(reasons)}") from error

@@ -107,6 +107,103 @@ def test_bad_rows_are_explained(row, options, message):
     assert "\n" not in str(caught.value)
 
 
+# ------------------------------------------------------------------- rows of question answering
+
+HOTPOTQA = {  # as FlashRAG has it
+    "id": "dev_0",
+    "question": "Were Scott Derrickson and Ed Wood of the same nationality?",
+    "golden_answers": ["yes"],
+    "metadata": {
+        "type": "comparison",
+        "level": "hard",
+        "supporting_facts": {
+            "title": ["Scott Derrickson", "Ed Wood", "Scott Derrickson"],
+            "sent_id": [0, 0, 1],
+        },
+        "context": {"title": ["Ed Wood"], "sentences": [["Ed Wood is American."]]},
+    },
+}
+SEARCH_R1 = {
+    "id": "train_0",
+    "question": "total number of death row inmates in the us?",
+    "golden_answers": ["2,718"],
+    "data_source": "nq",
+    "prompt": [
+        {
+            "role": "user",
+            "content": "Answer between <answer> and </answer>, as in <answer> Beijing </answer>. "
+            "Question: total number of death row inmates in the us?\n",
+        }
+    ],
+    "ability": "fact-reasoning",
+    "reward_model": {"ground_truth": {"target": ["2,718"]}, "style": "rule"},
+    "extra_info": {"index": 0, "split": "train"},
+    "metadata": None,
+}
+
+
+def test_flashrag_rows():
+    row = read_record(HOTPOTQA, "here")
+    assert (row.id, row.answers) == ("dev_0", ("yes",))
+    assert row.metadata == {
+        "type": "comparison",
+        "level": "hard",
+        "supporting_facts": HOTPOTQA["metadata"]["supporting_facts"],
+        "supporting_titles": ["Scott Derrickson", "Ed Wood"],
+    }
+    pairs = [["Ed Wood", 0], ["Ed Wood", 2], ["Rush", 1]]  # as HotpotQA itself has them
+    row = read_record({"question": "Q", "answer": "A", "supporting_facts": pairs}, "here")
+    assert row.metadata["supporting_titles"] == ["Ed Wood", "Rush"]
+    row = read_record(HOTPOTQA | {"supporting_titles": ["Rush"], "source": "mine"}, "here")
+    assert row.metadata["supporting_titles"] == ["Rush"]
+    assert row.metadata["source"] == "mine"
+    for nothing in ({}, {"metadata": None}, {"metadata": {"supporting_facts": None}}):
+        row = read_record({"question": "Q", "answer": "A", "supporting_titles": []} | nothing, "h")
+        assert row.metadata == {}
+
+
+def test_search_r1_rows():
+    row = read_record(SEARCH_R1, "here")
+    assert row.question == "total number of death row inmates in the us?"
+    assert (row.id, row.answers, row.metadata) == ("train_0", ("2,718",), {"data_source": "nq"})
+    bare = {name: SEARCH_R1[name] for name in ("prompt", "reward_model", "data_source")}
+    assert read_record(bare, "here").question == row.question
+    assert read_record(bare, "here").answers == row.answers
+    verl = {
+        "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q?"}],
+        "reward_model": {"ground_truth": "A"},
+    }
+    assert read_record(verl, "here").question == "Q?"
+    assert read_record(verl, "here").answers == ("A",)
+
+
+def test_a_saved_task_keeps_its_gold_path():
+    metadata = {"path": [{"page": "p1", "title": "Rush"}], "support": ["p1"], "level": 2}
+    task = Task("w/test/3", "Who?", ("Neil Peart",), metadata)
+    row = read_record(task.to_dict(), "here")
+    assert Task(row.id, row.question, row.answers, row.metadata) == task
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": [], "reward_model": {}}, "'prompt': expected a question, got \\[\\]"),
+        ({"prompt": [{"role": "user"}], "answer": "A"}, "expected a question, got \\[{'role'"),
+        ({"question": "Q", "reward_model": {}}, "'golden_answers': expected a text or .* got None"),
+        ({"question": "Q", "reward_model": {"ground_truth": {"target": []}}}, "a gold answer"),
+        ({"question": "Q", "reward_model": "A"}, "no answer: .*found the fields question, reward"),
+        (
+            {"question": "Q", "answer": "A", "supporting_titles": "Rush"},
+            "here: field 'supporting_titles': expected a list of texts, got 'Rush'",
+        ),
+        ({"question": "Q", "answer": "A", "supporting_titles": [1]}, "expected a list of texts"),
+    ],
+)
+def test_bad_rows_of_question_answering_are_explained(row, message):
+    with pytest.raises(TaskError, match=message):
+        read_record(row, "here")
+
+
 # ------------------------------------------------------------------------------------ JSONL
 
 
@@ -210,6 +307,31 @@ def test_real_gsm8k_and_math(shared_data):
     assert source.grading == "math"
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "titles"),
+    [
+        ("2wiki_dev_164", 164, 164),
+        ("bamboogle_125", 125, 0),
+        ("hotpotqa_dev_100", 100, 100),
+        ("hotpotqa_train_100", 100, 100),
+        ("musique_train_100", 100, 0),
+        ("nq_2000", 2000, 0),
+    ],
+)
+def test_real_question_answering(shared_data, name, count, titles):
+    path = shared_data / "webqa" / f"{name}.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    source = JsonlTasks({"test": path})
+    tasks = list(source.iterate("test"))
+    assert len(tasks) == len(rows) == count
+    for row, task in zip(rows, tasks, strict=True):
+        assert task.id == row["id"]
+        assert task.question == row["question"].strip()
+        assert list(task.answers) == [answer.strip() for answer in row["golden_answers"]]
+        assert task.metadata.get("supporting_titles") == row.get("supporting_titles")
+    assert sum("supporting_titles" in task.metadata for task in tasks) == titles
+
+
 # -------------------------------------------------------------------------------------- hub
 
 
@@ -244,6 +366,20 @@ def test_a_dataset_that_cannot_be_loaded_is_one_line(tmp_path):
     with pytest.raises(TaskError, match="cannot be loaded") as caught:
         HubTasks(str(tmp_path / "nothing-here"))
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_there_offline_says_so(monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    for name, dataset in (
+        ("flashrag:hotpotqa", "RUC-NLPIR/FlashRAG_datasets"),
+        ("search-r1", "PeterJinGo/nq_hotpotqa_train"),
+    ):
+        with pytest.raises(TaskError, match="HF_HUB_OFFLINE is set") as caught:
+            task_source(name)
+        assert f"dataset '{dataset}' cannot be loaded" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 # ------------------------------------------------------------------------------- short names
