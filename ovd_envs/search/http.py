@@ -76,7 +76,7 @@ class HttpEngine:
         self,
         url: str,
         *,
-        timeout: float = 60.0,
+        timeout: float = 120.0,
         attempts: int = 5,
         batch_size: int = 256,
         spelling: str = "auto",

@@ -55,7 +55,7 @@ def serve_search(
     ] = 16384,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds that a request may take; past it it gets 504.")
-    ] = 60.0,
+    ] = 300.0,
 ) -> None:
     """Serve an index, or any search engine, with Search-R1's /retrieve.
 

@@ -41,7 +41,7 @@ class ServerLimits:
     """Bytes of one request's body."""
     waiting: int = 16384
     """Queries that may wait for the engine; past it a request gets 503 and "Retry-After"."""
-    seconds: float = 60.0
+    seconds: float = 300.0
     """Time that one request may take, waiting included; past it the request gets 504."""
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 import uvicorn
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
@@ -133,6 +134,23 @@ def test_many_threads_share_one_engine(ours):
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(ask, range(100)))
+
+
+def test_a_server_that_is_often_full_serves_everybody_in_the_end():
+    class Slow(Tilted):
+        def search(self, queries, k):
+            time.sleep(0.005)
+            return super().search(queries, k)
+
+    limits = ServerLimits(queries=2, waiting=4)
+    with running(create_app(Slow(), limits=limits, max_batch=1)) as url:
+        engine = HttpEngine(url, attempts=20)
+        with ThreadPoolExecutor(16) as pool:
+            queries = [[str(n), f"{n}!"] for n in range(64)]
+            found = list(pool.map(lambda pair: engine.search(pair, 1), queries))
+        refused = requests.get(f"{url}/metrics", timeout=10).text
+    assert found == [Tilted().search(pair, 1) for pair in queries]
+    assert 'requests_total{code="503"}' in refused
 
 
 # Search-R1's and SkyRL's own servers, from the shapes that they publish.
