@@ -18,7 +18,6 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
-    stop_after_attempt,
     stop_before_delay,
     wait_random_exponential,
 )
@@ -66,7 +65,7 @@ class HttpEngine:
         url: of the server, with or without "/retrieve". A user and password in it are sent, and
             shown nowhere.
         timeout: seconds that one ``search`` may take, retries and pauses included.
-        attempts: times that a request is tried.
+        attempts: times that a request is tried; more where the server says when to come back.
         batch_size: queries of one request, at most.
         spelling: "queries" (Search-R1), "query" (SkyRL: one query a request), or "auto": the
             first, and the second from the moment that the server asks for it.
@@ -147,17 +146,21 @@ class HttpEngine:
         body = json.dumps({**texts, "topk": k, "return_scores": True}).encode()
         began = time.monotonic()
         jitter = wait_random_exponential(multiplier=0.25, max=5.0)
+        late = stop_before_delay(deadline - began)
         tries = 0
 
-        def pause(state: RetryCallState) -> float:
+        def wished(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            wished = error.after if isinstance(error, _Passing) else 0.0
-            return wished + jitter(state)
+            return error.after if isinstance(error, _Passing) else 0.0
+
+        def enough(state: RetryCallState) -> bool:
+            # A server that says when to come back is not broken, it is busy.
+            return state.attempt_number >= self._attempts and not wished(state)
 
         retrying = Retrying(
             retry=retry_if_exception_type(_Passing),
-            stop=stop_after_attempt(self._attempts) | stop_before_delay(deadline - began),
-            wait=pause,
+            stop=lambda state: enough(state) or late(state),
+            wait=lambda state: wished(state) + jitter(state),
             reraise=True,
         )
         try:
@@ -168,7 +171,7 @@ class HttpEngine:
         except _Passing as error:
             seconds = time.monotonic() - began
             raise SearchError(
-                f"{self.url}: {error} (attempt {tries} of {self._attempts}, {seconds:.1f} s)"
+                f"{self.url}: {error} (attempt {tries}, after {seconds:.1f} s)"
             ) from error
         except Nonsense as error:
             raise SearchError(f"{self.url}: not an answer to a search: {error}") from error

@@ -144,7 +144,7 @@ def test_a_server_that_is_often_full_serves_everybody_in_the_end():
 
     limits = ServerLimits(queries=2, waiting=4)
     with running(create_app(Slow(), limits=limits, max_batch=1)) as url:
-        engine = HttpEngine(url, attempts=20)
+        engine = HttpEngine(url)
         with ThreadPoolExecutor(16) as pool:
             queries = [[str(n), f"{n}!"] for n in range(64)]
             found = list(pool.map(lambda pair: engine.search(pair, 1), queries))
@@ -274,14 +274,21 @@ def test_a_wait_past_the_deadline_is_not_begun():
         with pytest.raises(SearchError) as caught:
             HttpEngine(server.url, timeout=5).search(["q"], 1)
         assert len(server.bodies) == 1
-    assert str(caught.value).startswith(f"{server.url}: HTTP 503: full (attempt 1 of 5, ")
+    assert str(caught.value).startswith(f"{server.url}: HTTP 503: full (attempt 1, after ")
 
 
 def test_attempts_are_counted():
     with Scripted((500, {}, b"<html>no</html>")) as server:
-        with pytest.raises(SearchError, match=r"HTTP 500: <html>no</html> \(attempt 3 of 3, "):
+        with pytest.raises(SearchError, match=r"HTTP 500: <html>no</html> \(attempt 3, after "):
             HttpEngine(server.url, attempts=3).search(["q"], 1)
         assert len(server.bodies) == 3
+
+
+def test_a_busy_server_is_waited_for_beyond_the_attempts():
+    busy = (503, {"Retry-After": "0.01"}, b"")
+    with Scripted(busy, busy, busy, found("a")) as server:
+        [[result]] = HttpEngine(server.url, attempts=1).search(["q"], 1)
+    assert (result.text, len(server.bodies)) == ("a", 4)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422])
@@ -324,9 +331,8 @@ def test_no_server_at_all_is_named():
         port = free.getsockname()[1]
     with pytest.raises(SearchError) as caught:
         HttpEngine(f"127.0.0.1:{port}", attempts=2).search(["q"], 1)
-    assert str(caught.value).startswith(
-        f"http://127.0.0.1:{port}/retrieve: cannot be reached (Connection refused) (attempt 2 of 2"
-    )
+    told = f"http://127.0.0.1:{port}/retrieve: cannot be reached (Connection refused) (attempt 2, "
+    assert str(caught.value).startswith(told)
 
 
 def test_a_server_that_never_answers_ends_at_the_deadline():
