@@ -6,6 +6,7 @@ from teachers.cache import VerdictCache
 from teachers.demonstrators import AgentDemonstrator, ScriptedSolver
 from teachers.llm_judge import LLMJudge
 from teachers.outcome_judge import OutcomeJudge
+from teachers.path_judge import PathJudge
 from teachers.protocol import Demonstrator, Judge
 from teachers.registry import judges, make_demonstrator, make_judge
 from teachers.rubric import load_rubric
@@ -21,6 +22,7 @@ __all__ = [
     "Judge",
     "LLMJudge",
     "OutcomeJudge",
+    "PathJudge",
     "ScriptedSolver",
     "StepJudge",
     "Verdict",

@@ -24,6 +24,11 @@ judges.register(
     "mathematics: checks the episode's equations and its answer; needs no model",
 )
 judges.register(
+    "path",
+    "teachers.path_judge:PathJudge",
+    "search and answer: was the support found, is the answer right; needs no model",
+)
+judges.register(
     "outcome",
     "teachers.outcome_judge:OutcomeJudge",
     "9 x the environment's reward",
