@@ -6,15 +6,11 @@ import contextlib
 import os
 import signal
 import socket
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ovd_envs.errors import OVDError
-
-if TYPE_CHECKING:
-    from ovd_envs.search.protocol import SearchEngine
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -31,6 +27,13 @@ def serve_search(
             show_default=False,
         ),
     ],
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Of an index folder: bm25, dense or hybrid; default: the best that it has.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one and prints it.")
@@ -68,13 +71,14 @@ def serve_search(
     with contextlib.ExitStack() as stack:
         # First of all: a taken port is known before a large index is opened.
         listening = stack.enter_context(_listen(host, port))
+        from ovd_envs.search.index import open_engine
         from ovd_envs.search.server import ServerLimits, create_app
 
-        engine = open_engine(index)
-        if close := getattr(engine, "close", None):
+        opened = open_engine(index, engine)
+        if close := getattr(opened, "close", None):
             stack.callback(close)
         app = create_app(
-            engine,
+            opened,
             topk=topk,
             limits=ServerLimits(
                 queries=max_queries,
@@ -90,21 +94,8 @@ def serve_search(
         )
         shown = f"[{host}]" if ":" in host else host
         chosen = listening.getsockname()[1]
-        typer.echo(f"{engine.name} on http://{shown}:{chosen}/retrieve (Ctrl-C stops)")
+        typer.echo(f"{opened.name} on http://{shown}:{chosen}/retrieve (Ctrl-C stops)")
         _run(app, listening, timeout)
-
-
-def open_engine(index: str) -> SearchEngine:
-    """The engine of an index folder, or of "NAME:VALUE". Raises ``OVDError`` for neither."""
-    from ovd_envs.search.registry import make_engine, search_engines
-
-    if Path(index).is_dir():
-        return make_engine(f"bm25:{index}")
-    name = index.partition(":")[0]
-    if name in search_engines.names():
-        return make_engine(index)
-    known = ", ".join(search_engines.names())
-    raise OVDError(f"INDEX: {index!r} is neither a folder nor NAME:VALUE with NAME one of {known}")
 
 
 def _listen(host: str, port: int) -> socket.socket:
