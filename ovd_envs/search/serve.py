@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 from typing import Annotated
@@ -41,8 +40,10 @@ def serve_search(
     topk: Annotated[int, typer.Option(min=1, help="Results where a request names no number.")] = 3,
     threads: Annotated[
         int,
-        typer.Option(min=1, help="Calls of the engine at once; 1 for one that is not thread-safe."),
-    ] = min(4, os.cpu_count() or 1),
+        typer.Option(
+            min=1, help="Calls of the engine at once; more for one that waits (web, http)."
+        ),
+    ] = 1,
     batch: Annotated[
         int, typer.Option(min=1, help="Queries of one call of the engine, at most.")
     ] = 64,
