@@ -40,9 +40,7 @@ def serve_search(
     topk: Annotated[int, typer.Option(min=1, help="Results where a request names no number.")] = 3,
     threads: Annotated[
         int,
-        typer.Option(
-            min=1, help="Calls of the engine at once; more for one that waits (web, http)."
-        ),
+        typer.Option(min=1, help="Calls of the engine at once; more for web or http, which wait."),
     ] = 1,
     batch: Annotated[
         int, typer.Option(min=1, help="Queries of one call of the engine, at most.")
