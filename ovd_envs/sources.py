@@ -180,7 +180,7 @@ def task_source(spec: str | Path | Mapping[str, str | Path] | TaskSource) -> Tas
     """A source by a short name.
 
     "mine.jsonl" or "jsonl:PATH"; "train=a.jsonl,test=b.jsonl" (or a mapping); "hf:NAME" or
-    "hf:NAME:CONFIG"; "flashrag:SET" and "search-r1" (see ``ovd_envs.qa_sources``);
+    "hf:NAME:CONFIG"; "flashrag:SET", "search-r1" or "search-r1:FOLDER" (``ovd_envs.qa_sources``);
     "reasoning-gym:DATASET"; "arithmetic:LEVEL". Raises ``TaskError`` for anything else.
     """
     if isinstance(spec, TaskSource):
@@ -198,10 +198,10 @@ def task_source(spec: str | Path | Mapping[str, str | Path] | TaskSource) -> Tas
         from ovd_envs.qa_sources import flashrag_tasks
 
         return flashrag_tasks(rest)
-    elif text == "search-r1":
-        from ovd_envs.qa_sources import search_r1_tasks
+    elif kind == "search-r1" and bool(colon) == bool(rest):
+        from ovd_envs.qa_sources import SEARCH_R1_DATASET, search_r1_tasks
 
-        return search_r1_tasks()
+        return search_r1_tasks(rest or SEARCH_R1_DATASET)
     elif colon and kind == "reasoning-gym":
         from ovd_envs.reasoning_gym_tasks import ReasoningGymTasks
 

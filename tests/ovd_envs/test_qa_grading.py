@@ -130,6 +130,8 @@ def test_mended_settles(text):
         ("１２３", "123", 0, 1),
         ("١٩٨٤", "1984", 0, 1),
         ("ﬁnland", "Finland", 0, 1),
+        ("Ｒｕｓｈ", "Rush", 0, 1),
+        ("5 m²", "5 m2", 0, 1),
         ("Lego™", "Lego", 0, 1),
         ("€5", "$5", 0, 1),
         ("が", "か", 0, 0),  # another syllable, not an accent
@@ -167,6 +169,7 @@ def test_yes_and_no_get_all_or_nothing():
 
 def test_f1_counts_words_as_often_as_both_have_them():
     assert f1("New York New York", "new york") == pytest.approx(2 / 3)
+    assert f1("New York New York", "new york york") == pytest.approx(6 / 7)
     assert f1("Titan IIIE", "IIIE Titan") == 1
     assert not exact_match("Titan IIIE", "IIIE Titan")
 
@@ -179,6 +182,7 @@ def test_substrings_are_of_characters():
     assert substring_match("The", "anything")
     assert not substring_match("The", "anything", mended=True)
     assert substring_match("New York", "the New, York")
+    assert not substring_match("가", "간", mended=True)  # a syllable is one character
 
 
 @pytest.mark.parametrize("golds", [[], "", [" ", "\n"]])

@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from ovd_envs import TaskError
-from ovd_envs.qa_sources import FLASHRAG, flashrag_tasks, search_r1_tasks
+from ovd_envs.qa_sources import FLASHRAG, flashrag_tasks
 from ovd_envs.sources import task_source
 
 
@@ -92,7 +92,7 @@ def test_search_r1_parquet(tmp_path, monkeypatch):
             for row in rows(split, 5)
         ]
         datasets.Dataset.from_list(made).to_parquet(str(folder / f"{split}.parquet"))
-    source = search_r1_tasks(str(folder))
+    source = task_source(f"search-r1:{folder}")
     assert source.splits == ("train", "test")
     assert (source.size("train"), source.size("test")) == (10, 10)
     found = list(source.iterate("test"))
@@ -102,6 +102,8 @@ def test_search_r1_parquet(tmp_path, monkeypatch):
     hop = source.task("train", 7)
     assert hop.metadata["supporting_titles"] == ["Cup", "Player"]
     assert "supporting_titles" not in source.task("train", 0).metadata
+    with pytest.raises(TaskError, match=r"dataset '.*missing' cannot be loaded: "):
+        task_source(f"search-r1:{tmp_path / 'missing'}")
     # Both parts number their rows from 0, so the ids are our own; each is found again.
     assert len({t.id for t in found}) == 10
     assert source.find(hop.id) == hop

@@ -401,7 +401,9 @@ def test_short_names(tmp_path, dataset):
     assert task_source(source) is source
 
 
-@pytest.mark.parametrize("spec", ["", "nonsense", "gsm8k", "train=", "arithmetic", "x:y"])
+@pytest.mark.parametrize(
+    "spec", ["", "nonsense", "gsm8k", "train=", "arithmetic", "x:y", "flashrag", "search-r1:"]
+)
 def test_unknown_names_are_explained(spec):
     with pytest.raises(
         TaskError, match=r"expected FILE.jsonl, train=A.jsonl,test=B.jsonl, hf:NAME"
