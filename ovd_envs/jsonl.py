@@ -30,14 +30,22 @@ def read_jsonl_numbered(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]
     try:
         handle = path.open("rb")
     except OSError as error:
-        raise OVDError(f"{path}: cannot be read ({_reason(error)})") from error
+        raise OVDError(f"{path}: cannot be read ({reason_of(error)})") from error
     with handle:
-        try:
-            for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    yield number, _parse(line, f"{path}, row {number}")
-        except OSError as error:
-            raise OVDError(f"{path}: cannot be read ({_reason(error)})") from error
+        yield from parse_rows(handle, path)
+
+
+def parse_rows(lines: Iterable[bytes], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """``read_jsonl_numbered`` for lines that come from elsewhere than a plain file.
+
+    ``path`` is what messages name.
+    """
+    try:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _parse(line, f"{path}, row {number}")
+    except OSError as error:
+        raise OVDError(f"{path}: cannot be read ({reason_of(error)})") from error
 
 
 def write_atomic(path: str | Path, data: str | bytes) -> None:
@@ -89,7 +97,7 @@ def _replace(path: Path, chunks: Iterable[str | bytes]) -> None:
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        raise OVDError(f"{path}: cannot be written ({_reason(error)})") from error
+        raise OVDError(f"{path}: cannot be written ({reason_of(error)})") from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -105,7 +113,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Why a file could not be read or written, in a few words."""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return "the disk is full"
@@ -117,4 +126,4 @@ def _reason(error: OSError) -> str:
             return "no such file or folder"
         case errno.EISDIR:
             return "it is a folder"
-    return error.strerror or type(error).__name__
+    return error.strerror or str(error) or type(error).__name__
