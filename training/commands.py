@@ -95,15 +95,24 @@ def _show_episodes(console: Any, trainer: Any) -> None:
 
 
 def evaluate(
-    env: str = typer.Argument(metavar="ENV", help="Name of an environment, see `ovd envs`."),
-    student: str = typer.Option(
-        ...,
+    env: str | None = typer.Argument(
+        None, metavar="ENV", help="Name of an environment, see `ovd envs`.", show_default=False
+    ),
+    student: str | None = typer.Option(
+        None,
         "--student",
         "-s",
         metavar="MODEL|RUN",
         help="Model: an alias (smollm2-135m), a folder, a hub name, or a run folder (its newest "
         "checkpoint).",
     ),
+    engine: str | None = typer.Option(
+        None,
+        metavar="NAME:VALUE",
+        help="Instead of ENV and a student: measure what a search engine (bm25:FOLDER, ...) finds "
+        "for the questions of --tasks FILE.",
+    ),
+    k: int = typer.Option(10, "--k", min=1, help="Results of a search that count, with --engine."),
     tasks: str = typer.Option(
         "200", "--tasks", metavar="N|FILE", help="The first N tasks of the split, or a JSONL file."
     ),
@@ -142,12 +151,25 @@ def evaluate(
 ) -> None:
     """Evaluate a student alone: accuracy and reward with 95 % intervals.
 
+    Or, with --engine, a search engine alone: how many of the supporting titles and of the answers
+    it finds.
+
     Example: `ovd eval ovd/Math-v0 --student runs/demo --compare runs/demo`
+
+    Example: `ovd eval --engine bm25:wiki.index --tasks questions.jsonl --k 10`
     """
     from rich.console import Console
 
     from training.run import Run
 
+    if engine is not None:
+        if env is not None or student is not None:
+            raise OVDError("--engine: measures a search engine alone, without ENV and --student")
+        _evaluate_engine(engine, tasks, k, as_json)
+        return
+    if env is None or student is None:
+        missing = "ENV" if env is None else "--student"
+        raise OVDError(f"{missing}: expected ENV and --student MODEL, or --engine NAME:VALUE")
     options = parse_options(env_option, "--env-option")
     run = Run(student)
     if run.exists:
@@ -191,6 +213,29 @@ def evaluate(
         typer.echo(json.dumps(result, indent=2))
     else:
         _print_evaluation(Console(), result)
+
+
+def _evaluate_engine(spec: str, tasks: str, k: int, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ovd_envs.search.index import open_engine
+    from training.search_evaluation import evaluate_engine, recall_table
+
+    if tasks.isdecimal():
+        raise OVDError(f"--tasks: expected a JSONL file of questions with --engine, got {tasks!r}")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("questions", total=None)
+        result = evaluate_engine(
+            open_engine(spec),
+            tasks,
+            k,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        Console().print(recall_table(result))
 
 
 def _run_episodes(

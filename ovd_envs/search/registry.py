@@ -23,7 +23,12 @@ search_engines.register(
     "bm25", "ovd_envs.search.bm25:BM25Engine", "a BM25 index on this machine (bm25:FOLDER)"
 )
 search_engines.register(
-    "hybrid", "ovd_envs.search.hybrid:HybridEngine", "several engines, fused by reciprocal rank"
+    "dense", "ovd_envs.search.dense:DenseEngine", "an index with vectors (dense:FOLDER)"
+)
+search_engines.register(
+    "hybrid",
+    "ovd_envs.search.hybrid:HybridEngine",
+    "BM25 and dense of an index, or any engines, fused (hybrid:FOLDER)",
 )
 search_engines.register(
     "http", "ovd_envs.search.http:HttpEngine", "a server of Search-R1's /retrieve (http:URL)"
