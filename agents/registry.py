@@ -1,6 +1,6 @@
 """Backends by name, those of installed packages among them (entry points "ovd.backends").
 
-The search engine that needs a backend, "simulated", is registered here too.
+What search needs of models is registered here too: the engine "simulated", and the encoders.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from agents.protocol import Backend
 from ovd_envs.registry import Registry
+from ovd_envs.search.encoders import encoders
 from ovd_envs.search.registry import search_engines
 
 #: A name stands for a function from a model's name (and ``dtype``, ``device``, ``batch_size``,
@@ -26,3 +27,13 @@ search_engines.register(
     "agents.simulated:simulated_engine",
     "a language model plays the engine, as in ZeroSearch (simulated:MODEL)",
 )
+
+encoders.register(
+    "minilm-l6", "agents.encoder:minilm", "all-MiniLM-L6-v2: small, English, 384 dimensions"
+)
+encoders.register(
+    "transformers",
+    "agents.encoder:transformers_encoder",
+    "a model of mean pooling without prefixes (transformers:MODEL)",
+)
+encoders.register("e5", "agents.encoder:e5", "a model of the E5 family (e5:intfloat/e5-base-v2)")

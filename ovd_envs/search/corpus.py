@@ -115,8 +115,11 @@ class Corpus:
                 return f"{path}, row {row_number}"
         return f"document {number}"
 
-    def fingerprint(self) -> list[CorpusFile]:
-        """What the files hold: from the latest whole iteration, else by reading them now."""
+    def fingerprint(self, progress: Callable[[], None] | None = None) -> list[CorpusFile]:
+        """What the files hold: from the latest whole iteration, else by reading them now.
+
+        ``progress`` is called after each block that is read.
+        """
         if self._files is None:
             self.bytes_read = 0
             files = []
@@ -124,7 +127,8 @@ class Corpus:
                 with _open(path) as handle:
                     counted = _Counted(handle, self._count)
                     while counted.read(_BLOCK):
-                        pass
+                        if progress is not None:
+                            progress()
                 files.append(_seen(path, counted))
             self._files = files
         return self._files

@@ -64,10 +64,17 @@ def build_index(
     return manifest
 
 
-def out_of_date(folder: str | Path, corpus: Corpus, *, language: str = "english") -> str:
+def out_of_date(
+    folder: str | Path,
+    corpus: Corpus,
+    *,
+    language: str = "english",
+    progress: Callable[[], None] | None = None,
+) -> str:
     """Why the index must be made (again) for ``corpus``, in a few words; "" where it need not.
 
-    Reads the whole corpus where its size has not changed. Raises ``OVDError`` where the folder
+    Reads the whole corpus where its size has not changed (``progress`` is called now and then,
+    ``corpus.bytes_read`` tells how far). Raises ``OVDError`` where the folder
     holds an index of another corpus, or something else.
     """
     folder = Path(folder)
@@ -81,7 +88,7 @@ def out_of_date(folder: str | Path, corpus: Corpus, *, language: str = "english"
     except SearchError:
         return "it was damaged or of another version"
     same = [file.bytes for file in manifest.corpus] == [p.stat().st_size for p in corpus.paths]
-    same = same and _contents(manifest.corpus) == _contents(corpus.fingerprint())
+    same = same and _contents(manifest.corpus) == _contents(corpus.fingerprint(progress))
     if not same:
         paths = [str(path.resolve()) for path in corpus.paths]
         if not set(paths) & {file.path for file in manifest.corpus}:
