@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -183,6 +184,11 @@ class BM25Writer:
             raise _unwritable(error) from error
         self._index.reload()
         return self._index
+
+    def abandon(self) -> None:
+        """Let the threads of an index that will not be finished end, so that no file comes more."""
+        with contextlib.suppress(ValueError):  # they ended at an error
+            self._writer.wait_merging_threads()
 
 
 def _unwritable(error: ValueError) -> SearchError:

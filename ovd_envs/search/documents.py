@@ -20,6 +20,9 @@ from ovd_envs.search.protocol import SearchError
 #: One JSON line a document, and the place where each begins (and the last one ends).
 DOCUMENTS, OFFSETS = "documents.jsonl", "offsets.npy"
 
+#: Ids that are collected before they are compared for the first time.
+_FIRST_BLOCK = 1 << 16
+
 
 class DocumentWriter:
     """Writes documents in order. Raises ``DuplicateId`` where two have the same id."""
@@ -93,7 +96,7 @@ class _Hashes:
     def __init__(self) -> None:
         self._sorted = np.empty(0, np.int64)
         self._new = array("q")
-        self._room = 1 << 16
+        self._room = _FIRST_BLOCK
 
     def add(self, value: int) -> NDArray[np.int64]:
         """Those of the numbers so far that came twice; mostly told much later."""
@@ -105,7 +108,7 @@ class _Hashes:
         self._sorted = np.concatenate([self._sorted, np.frombuffer(self._new, dtype=np.int64)])
         self._sorted.sort(kind="stable")  # timsort or radix sort: quick on what is sorted already
         self._new = array("q")
-        self._room = max(1 << 16, len(self._sorted) // 4)
+        self._room = max(_FIRST_BLOCK, len(self._sorted) // 4)
         double = self._sorted[1:] == self._sorted[:-1]
         found: NDArray[np.int64] = self._sorted[1:][double]
         return found

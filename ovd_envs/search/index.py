@@ -135,10 +135,10 @@ def _write(
     language: str,
     progress: Callable[[int], None] | None,
 ) -> Manifest:
+    (place / FOLDER).mkdir()
     store = DocumentWriter(place)
+    index = BM25Writer(place / FOLDER, language)
     try:
-        (place / FOLDER).mkdir()
-        index = BM25Writer(place / FOLDER, language)
         for document in documents:
             number = store.add(document)
             index.add(number, document)
@@ -148,6 +148,9 @@ def _write(
         if progress is not None:
             progress(store.count)
         index.finish()
+    except BaseException:
+        index.abandon()
+        raise
     finally:
         store.close()
     if isinstance(documents, Corpus):
