@@ -224,10 +224,12 @@ def _evaluate_engine(spec: str, tasks: str, k: int, as_json: bool) -> None:
 
     if tasks.isdecimal():
         raise OVDError(f"--tasks: expected a JSONL file of questions with --engine, got {tasks!r}")
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    opened = open_engine(spec)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("questions", total=None)
         result = evaluate_engine(
-            open_engine(spec),
+            opened,
             tasks,
             k,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
