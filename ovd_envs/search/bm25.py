@@ -187,7 +187,7 @@ class BM25Writer:
 
     def abandon(self) -> None:
         """Let the threads of an index that will not be finished end, so that no file comes more."""
-        with contextlib.suppress(ValueError):  # they ended at an error
+        with contextlib.suppress(ValueError, RuntimeError):  # they have ended
             self._writer.wait_merging_threads()
 
 

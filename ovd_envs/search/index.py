@@ -14,7 +14,7 @@ from ovd_envs.search.corpus import Corpus, CorpusFile, Document
 from ovd_envs.search.documents import DocumentWriter, DuplicateId
 from ovd_envs.search.manifest import Manifest
 from ovd_envs.search.protocol import SearchEngine, SearchError
-from ovd_envs.search.registry import make_engine, search_engines
+from ovd_envs.search.registry import make_engine
 
 #: Documents between two calls of a progress callback.
 _STEP = 1000
@@ -121,8 +121,7 @@ def open_engine(index: str, engine: str | None = None) -> SearchEngine:
 
     Raises ``OVDError`` for neither.
     """
-    name, colon, _ = index.partition(":")
-    if colon and name in search_engines.names() and not Path(index).exists():
+    if ":" in index and not Path(index).exists():
         if engine is not None:
             raise OVDError(f"INDEX: {index!r} names its engine; expected a folder with --engine")
         return make_engine(index)
