@@ -20,21 +20,26 @@ LANGUAGES = (
 #: No stemming.
 NONE = "none"
 
+_NO_STOP_WORDS = {NONE, "arabic", "greek", "romanian", "tamil", "turkish"}
+
 #: A longer word (bytes) is left out: it is data, not language.
 _LONGEST = 120
 
 
-def analyzer(language: str) -> Any:
+def analyzer(language: str, *, stop_words: bool = True) -> Any:
     """Tantivy's chain of word splitting, lower case, folding of accents and stemming.
 
     Accents are folded in English and without a language, where they distinguish no words.
-    Raises ``OVDError`` for a language that has no stemmer.
+    ``stop_words=False`` leaves out the words that tantivy lists as saying nothing, where it has a
+    list for the language. Raises ``OVDError`` for a language that has no stemmer.
     """
     check_language(language)
     chain = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
     chain = chain.filter(tantivy.Filter.remove_long(_LONGEST)).filter(tantivy.Filter.lowercase())
     if language in ("english", NONE):
         chain = chain.filter(tantivy.Filter.ascii_fold())
+    if not stop_words and language not in _NO_STOP_WORDS:
+        chain = chain.filter(tantivy.Filter.stopword(language))
     if language != NONE:
         chain = chain.filter(tantivy.Filter.stemmer(language))
     return chain.build()

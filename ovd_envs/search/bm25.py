@@ -29,6 +29,9 @@ _MEMORY = 128_000_000
 #: Threads that index while ours reads; more only wait for it.
 _WRITERS = 2
 
+#: Documents that are had beyond those asked for, in case they score as much; they cost nothing.
+_TIED = 200
+
 #: Distinct words of a query that count, the first ones.
 MOST_WORDS = 1024
 
@@ -39,10 +42,10 @@ _MANY = 50_000
 class BM25Engine:
     """Finds documents by their words: BM25 with k1 1.2 and b 0.75, which tantivy does not vary.
 
-    Words are lower-cased, stemmed and, in English, freed of accents; stop words count like any
-    other, and the words of a title count twice. Words of a query that is repeated count as often.
-    Equal scores are in the order of the corpus. A query is read as words alone, whatever it holds;
-    of more than ``MOST_WORDS`` different words the first are taken.
+    Words are lower-cased, stemmed and, in English, freed of accents; the words of a title count
+    twice. A query is read as words alone, whatever it holds: its stop words are left out unless it
+    has no others, a word that it repeats counts as often, and of more than ``MOST_WORDS`` different
+    words the first are taken. Equal scores are in the order of the corpus.
 
     May be used from several threads; a batch of queries uses the cores by itself.
 
@@ -97,6 +100,8 @@ class BM25Engine:
     def _use(self, index: Any, documents: Sequence[Document], language: str) -> None:
         self._documents = documents
         self._analyzer = analyzer(language)
+        # Stop words cost half the time of a query, and find nothing (docs/search.md).
+        self._query_analyzer = analyzer(language, stop_words=False)
         self._schema = index.schema
         self._searcher = index.searcher()
 
@@ -111,7 +116,8 @@ class BM25Engine:
 
     def _query(self, text: str) -> Any:
         # Not tantivy's parser: a question has no operators, and nothing in it is an error.
-        counts = Counter(self._analyzer.analyze(composed(text)))
+        text = composed(text)
+        counts = Counter(self._query_analyzer.analyze(text) or self._analyzer.analyze(text))
         clauses = []
         for word, count in list(counts.items())[:MOST_WORDS]:
             clause = tantivy.Query.term_query(self._schema, _TEXT, word, "freq")
@@ -128,12 +134,12 @@ class BM25Engine:
         """
         all_documents = len(self._documents)
         k = min(k, all_documents)
-        wanted = k + 1
+        wanted = k + _TIED
         while True:
             hits = self._searcher.search(query, wanted, count=False).hits if k else []
             if len(hits) < wanted or wanted >= all_documents or hits[-1][0] < hits[k - 1][0]:
                 break
-            wanted *= 4
+            wanted *= 10
         numbers = self._searcher.fast_field_values(_NUMBER, [address for _, address in hits])
         found = [(float(score), n) for (score, _), n in zip(hits, numbers, strict=True)]
         return sorted(found, key=lambda hit: (-hit[0], hit[1]))[:k]
@@ -167,11 +173,12 @@ class BM25Writer:
 
     def add(self, number: int, document: Document) -> None:
         """Index ``document`` under ``number``."""
-        title, text = composed(document.title), composed(document.text)
+        row = tantivy.Document()
         # Title twice: measured in docs/search.md.
-        contents = f"{title}\n{title}\n{text}" if title else text
+        row.add_text(_TEXT, composed(f"{document.title}\n{document.title}\n{document.text}"))
+        row.add_integer(_NUMBER, number)
         try:
-            self._writer.add_document(tantivy.Document(**{_NUMBER: number, _TEXT: contents}))
+            self._writer.add_document(row)
         except ValueError as error:
             raise _unwritable(error) from error
 

@@ -24,6 +24,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20
+_SHAPES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ class _Counted(io.RawIOBase):
         return cast(int, size)
 
 
+#: The fields that hold id, title, text and url of a row; None for one that it does not have.
+_Names = tuple[str | None, str | None, str, str | None]
+
+
 class Corpus:
     """The documents of JSONL files, in order, as often as it is iterated.
 
@@ -103,10 +108,15 @@ class Corpus:
         #: Bytes of them that have been read by the latest iteration or ``fingerprint``.
         self.bytes_read = 0
         self._files: list[CorpusFile] | None = None
+        #: The fields of a row that hold the parts of a document, by the fields that it has.
+        self._shapes: dict[tuple[str, ...], _Names] = {}
 
     def __iter__(self) -> Iterator[Document]:
         for number, (path, row_number, row) in enumerate(self._rows()):
-            yield self._document(row, number, f"{path}, row {row_number}")
+            try:
+                yield self._document(row, number)
+            except _BadRow as error:
+                raise OVDError(f"{path}, row {row_number}: {error}") from error
 
     def where(self, number: int) -> str:
         """The file and row of document ``number`` (from 0), for messages."""
@@ -141,9 +151,10 @@ class Corpus:
                 counted = _Counted(handle, self._count)
                 stream = io.BufferedReader(counted, _BLOCK)
                 zipped = stream.peek(2)[:2] == _GZIP
-                lines = GzipFile(fileobj=stream) if zipped else stream
+                # Buffered once more: a GzipFile finds its lines in Python.
+                lines = io.BufferedReader(_unzipped(stream), _BLOCK) if zipped else stream
                 try:
-                    for number, row in parse_rows(cast(BinaryIO, lines), path):
+                    for number, row in parse_rows(lines, path):
                         yield path, number, row
                 except (EOFError, zlib.error) as error:
                     raise OVDError(f"{path}: the gzip stream is damaged ({error})") from error
@@ -153,39 +164,55 @@ class Corpus:
     def _count(self, size: int) -> None:
         self.bytes_read += size
 
-    def _document(self, row: dict[str, Any], number: int, where: str) -> Document:
-        identity = self._part(row, "id", where)
-        if isinstance(identity, int) and not isinstance(identity, bool):
-            identity = str(identity)
-        parts = {"id": str(number) if identity is None else identity}
-        for name in ("title", "text", "url"):
-            value = self._part(row, name, where)
-            parts[name] = "" if value is None else value
-        for name, value in parts.items():
-            if not isinstance(value, str):
-                raise OVDError(
-                    f"{where}: expected a text as the {name}, got {type(value).__name__}"
-                )
-            if not value.isascii():
-                parts[name] = clean(value)
-        if not parts["title"]:
-            parts["title"], parts["text"] = split_title(parts["text"])
-        return Document(**parts)
+    def _document(self, row: dict[str, Any], number: int) -> Document:
+        """Raises ``_BadRow``."""
+        shape = tuple(row)
+        names = self._shapes.get(shape)
+        if names is None:
+            # Rows of one corpus are mostly alike; a few shapes are all that is ever kept.
+            if len(self._shapes) > _SHAPES:
+                self._shapes.clear()
+            names = self._shapes[shape] = self._names(row)
+        id_name, title_name, text_name, url_name = names
+        identity: object = str(number)
+        if id_name is not None:
+            identity = row[id_name]
+            if identity is None:
+                identity = str(number)
+            elif isinstance(identity, int) and not isinstance(identity, bool):
+                identity = str(identity)
+        text = _text(row[text_name], "text")
+        title = url = ""
+        if title_name is not None and row[title_name] is not None:
+            title = _text(row[title_name], "title")
+        if url_name is not None and row[url_name] is not None:
+            url = _text(row[url_name], "url")
+        if not title and text.startswith('"'):
+            title, text = split_title(text)
+        return Document(_text(identity, "id"), title, text, url)
 
-    def _part(self, row: dict[str, Any], part: str, where: str) -> Any:
-        """The value of one part of a document, None where the row does not have it."""
-        named = self.fields.get(part)
-        for name in (named,) if named else FIELDS[part]:
-            if name in row:
-                if part == "text" and row[name] is None:
-                    raise OVDError(f"{where}: expected a text in field {name!r}, got null")
-                return row[name]
-        if named or part == "text":
-            wanted = f"a field {named!r}" if named else f"one of {', '.join(FIELDS[part])}"
-            raise OVDError(
-                f"{where}: expected {wanted} (the {part}), found the fields {', '.join(row)}"
-            )
-        return None
+    def _names(self, row: dict[str, Any]) -> _Names:
+        names: dict[str, str | None] = {}
+        for part, usual in FIELDS.items():
+            named = self.fields.get(part)
+            name = next((name for name in ((named,) if named else usual) if name in row), None)
+            if name is None and (named or part == "text"):
+                wanted = f"a field {named!r}" if named else f"one of {', '.join(usual)}"
+                found = ", ".join(row)
+                raise _BadRow(f"expected {wanted} (the {part}), found the fields {found}")
+            names[part] = name
+        return names["id"], names["title"], names["text"] or "", names["url"]
+
+
+class _BadRow(Exception):
+    """What is wrong with a row, without its place."""
+
+
+def _text(value: object, part: str) -> str:
+    if not isinstance(value, str):
+        found = "null" if value is None else type(value).__name__
+        raise _BadRow(f"expected a text as the {part}, got {found}")
+    return value if value.isascii() else clean(value)
 
 
 def split_title(contents: str) -> tuple[str, str]:
@@ -204,6 +231,10 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _unzipped(stream: io.BufferedReader[_Counted]) -> io.RawIOBase:
+    return cast(io.RawIOBase, GzipFile(fileobj=stream))
 
 
 def _files(path: Path) -> list[Path]:

@@ -57,7 +57,7 @@ def test_fields_by_name(corpus):
             {"id": "1", "title": "T"},
             "expected one of text, .* found the fields id, title",
         ),
-        ({"text": None}, "expected a text in field 'text', got null"),
+        ({"text": None}, "expected a text as the text, got null"),
         ({"text": 5}, "expected a text as the text, got int"),
         ({"id": 1.5, "text": "x"}, "expected a text as the id, got float"),
         ({"id": True, "text": "x"}, "expected a text as the id, got bool"),

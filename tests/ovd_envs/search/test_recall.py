@@ -116,7 +116,7 @@ def mean(values):
     return sum(values) / len(values)
 
 
-@pytest.mark.parametrize(("name", "least"), [("hotpotqa_dev_100", 0.88), ("2wiki_dev_164", 0.73)])
+@pytest.mark.parametrize(("name", "least"), [("hotpotqa_dev_100", 0.88), ("2wiki_dev_164", 0.72)])
 def test_titles_that_bm25_finds(wikipedia, shared_data, name, least):
     found = measure_recall(wikipedia, read_questions(shared_data / "webqa" / f"{name}.jsonl"), 10)
     assert mean([recall.titles for recall in found]) >= least
