@@ -7,10 +7,8 @@ import errno
 import http
 import http.client
 import ssl
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin
 
 import requests
@@ -24,12 +22,15 @@ from ovd_envs.web.deadline import Deadline
 from ovd_envs.web.encoding import decode
 from ovd_envs.web.page import FetchError
 from ovd_envs.web.politeness import Politeness
+from ovd_envs.web.retry_after import retry_after
 from ovd_envs.web.robots import MAX_ROBOTS_BYTES, RobotsRules
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: Answers that ask us to come back: Too Many Requests, Service Unavailable.
 _LATER = (429, 503)
 _TRIES = 3
+#: Seconds until we do where they don't say when.
+_PAUSE = 1.0
 _CHUNK = 65_536
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.EADDRNOTAVAIL)
 _HEADERS = {
@@ -187,7 +188,8 @@ class Visit:
         if status in _REDIRECTS and response.headers.get("Location"):
             return _target(address, response.headers["Location"])
         if status in _LATER:
-            raise _LaterError(status, _retry_after(response.headers.get("Retry-After", "")))
+            wait = retry_after(response.headers.get("Retry-After"))
+            raise _LaterError(status, _PAUSE if wait is None else wait)
         if not 200 <= status < 300:
             raise StatusError(status)
         content_type = response.headers.get("Content-Type", "")
@@ -246,16 +248,6 @@ def _target(address: WebAddress, location: str) -> WebAddress:
         return parse_url(joined)
     except FetchError as error:
         raise FetchError(f"{error} (in a redirect)") from error
-
-
-def _retry_after(value: str) -> float:
-    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3); 1 without one."""
-    if value.strip().isdigit():
-        return float(value.strip()[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 1.0
 
 
 def _wait_of(state: tenacity.RetryCallState) -> float:
