@@ -11,13 +11,17 @@ from agents.registry import backends
 from agents.rollout import rollout
 
 if TYPE_CHECKING:
-    from agents.dialect import ChatDialect
+    from agents.chat_dialect import ChatDialect
+    from agents.dialect import Dialect
+    from agents.inline_dialect import InlineDialect
     from agents.student import Student
     from agents.transformers_backend import TransformersBackend
 
 # Loaded at first use: torch and transformers take seconds.
 _LAZY = {
-    "ChatDialect": "agents.dialect",
+    "ChatDialect": "agents.chat_dialect",
+    "Dialect": "agents.dialect",
+    "InlineDialect": "agents.inline_dialect",
     "Student": "agents.student",
     "TransformersBackend": "agents.transformers_backend",
 }
@@ -36,12 +40,16 @@ def load_backend(
     dtype: str = "auto",
     device: str | None = None,
     batch_size: int = 64,
+    dialect: str = "chat",
 ) -> Backend:
     """A backend for a model: an alias, a folder or a hub name.
 
-    Raises ``OVDError`` where there is no such model or no such backend.
+    ``dialect`` is "chat" or "inline": see ``TextEnv.dialect``. Raises ``OVDError`` where there is
+    no such model, backend or dialect.
     """
-    return backends.get(backend)(name, dtype=dtype, device=device, batch_size=batch_size)
+    return backends.get(backend)(
+        name, dtype=dtype, device=device, batch_size=batch_size, dialect=dialect
+    )
 
 
 def load_student(
@@ -52,11 +60,12 @@ def load_student(
     dtype: str = "auto",
     device: str | None = None,
     batch_size: int = 64,
+    dialect: str = "chat",
 ) -> Student:
     """A student: ``load_backend`` and how it samples. Raises ``OVDError``."""
     from agents.student import Student
 
-    backend = load_backend(name, dtype=dtype, device=device, batch_size=batch_size)
+    backend = load_backend(name, dtype=dtype, device=device, batch_size=batch_size, dialect=dialect)
     return Student(backend, temperature=temperature, max_tokens=max_tokens)
 
 
@@ -66,7 +75,9 @@ __all__ = [
     "Backend",
     "ChatDialect",
     "Completion",
+    "Dialect",
     "Episode",
+    "InlineDialect",
     "Request",
     "Segment",
     "Student",

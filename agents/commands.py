@@ -36,6 +36,14 @@ _OPTIONS = typer.Option(
 )
 
 
+DIALECT_OPTION = typer.Option(
+    None,
+    "--dialect",
+    metavar="NAME",
+    help="How a conversation becomes tokens: chat or inline; default: the environment's own.",
+)
+
+
 def register_commands(app: typer.Typer) -> None:
     """Add ``ovd run`` and ``ovd play``."""
     app.command(name="run")(run)
@@ -70,6 +78,7 @@ def run(
         64, metavar="N", min=1, help="Most episodes that run at a time."
     ),
     env_option: list[str] = _OPTIONS,
+    dialect: str | None = DIALECT_OPTION,
     watch: bool = typer.Option(False, "--watch", help="Show each episode as it ends."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
@@ -92,7 +101,12 @@ def run(
         for position, task in enumerate(chosen)
         for index in range(group_size)
     ]
-    settings = {"temperature": temperature, "max_tokens": max_tokens, "env_options": options}
+    settings = {
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "env_options": options,
+        "dialect": dialect or ovd_envs.make(env, **options).dialect,
+    }
     with EpisodeLog(out) as log:
         expected = {"env": env, "agent": student, **settings}
         done = _already_done(log.episodes, requests, expected, out)
@@ -269,6 +283,7 @@ def _run_missing(
             temperature=settings["temperature"],
             max_tokens=settings["max_tokens"],
             batch_size=batch_size,
+            dialect=settings["dialect"],
         )
         agent.name = student
     total = len(kept) + len(requests)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from agents.dialect import ChatDialect
+    from agents.dialect import Dialect
     from agents.episode import Episode
 
 
@@ -60,13 +60,15 @@ class Completion:
 
     ``logprobs`` are natural logarithms at the sampling temperature (at temperature 1 where the
     request was greedy). ``stop`` is "end_of_turn", "stop_string" or "length". ``text`` is the
-    message without the end-of-turn token, cut at the stop string; the ids are never cut.
+    message without the end-of-turn token, cut before ``stop_string``, the one that ended it; the
+    ids are never cut.
     """
 
     ids: list[int]
     logprobs: list[float]
     stop: str
     text: str
+    stop_string: str = ""
 
 
 @runtime_checkable
@@ -74,7 +76,7 @@ class Backend(Protocol):
     """What runs a model. A backend may also offer ``next_token_logprobs(prompts, choices)``."""
 
     name: str
-    dialect: ChatDialect
+    dialect: Dialect
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion for each request, in order."""

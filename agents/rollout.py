@@ -31,6 +31,7 @@ def rollout(
     step: int = 0,
     env_options: Mapping[str, Any] | None = None,
     batch_size: int = 64,
+    training: bool = False,
     progress: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """Run ``group_size`` episodes of every task; return them task by task.
@@ -38,7 +39,8 @@ def rollout(
     ``env`` is a registered name (``env_options`` go to it) or a function that makes one. At most
     ``batch_size`` episodes run at a time; ``progress`` is called with each as it ends, so that a
     caller can save it before the rest are done. The random numbers of an episode come from
-    (``seed``, ``step``, position of the task, index in the group) alone.
+    (``seed``, ``step``, position of the task, index in the group) alone. ``training`` tells the
+    environment that the episodes are learned from: see ``TextEnv.reset``.
 
     An environment or an agent that raises ends its own episode ("error", the traceback kept); an
     ``OVDError`` (bad input, the same for all) and Ctrl-C go up.
@@ -56,6 +58,7 @@ def rollout(
         [(tasks[position], (s, t, position, index)) for s, t, position, index in seeds],
         env_options=env_options,
         batch_size=batch_size,
+        training=training,
         progress=progress,
     )
 
@@ -67,6 +70,7 @@ def run_seeded(
     *,
     env_options: Mapping[str, Any] | None = None,
     batch_size: int = 64,
+    training: bool = False,
     progress: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """One episode for each (task, seed), in order; what ``rollout`` is made of.
@@ -93,7 +97,7 @@ def run_seeded(
             ]
             while len(worlds) < len(batch):
                 worlds.append(factory())
-            _run_batch(agent, worlds[: len(batch)], batch, progress)
+            _run_batch(agent, worlds[: len(batch)], batch, progress, training=training)
             episodes += batch
             for place, episode in enumerate(batch):
                 if episode.error is not None and start + batch_size < len(requests):
@@ -117,10 +121,12 @@ def _run_batch(
     worlds: Sequence[gymnasium.Env[str, str]],
     episodes: Sequence[Episode],
     progress: Callable[[Episode], None] | None,
+    *,
+    training: bool,
 ) -> None:
     """Step the episodes together until all have ended."""
     for world, episode in zip(worlds, episodes, strict=True):
-        _reset(world, episode)
+        _reset(world, episode, training=training)
     running = list(zip(worlds, episodes, strict=True))
     while True:
         over = [episode for _, episode in running if episode.done]
@@ -166,12 +172,15 @@ def _act(agent: Agent, episodes: Sequence[Episode]) -> list[Act | str]:
     return [act for episode in episodes for act in _act(agent, [episode])]
 
 
-def _reset(world: gymnasium.Env[str, str], episode: Episode) -> None:
+def _reset(world: gymnasium.Env[str, str], episode: Episode, *, training: bool) -> None:
     episode.started = time.time()
+    options: dict[str, Any] = {"task": episode.task}
+    if training and "training" in getattr(world.unwrapped, "reset_options", ()):
+        options["training"] = True
     try:
         # Gymnasium seeds are one number; the four of an episode are mixed into it.
         seed = hash(episode.seed) & 0x7FFFFFFF
-        episode.observation, _ = world.reset(seed=seed, options={"task": episode.task})
+        episode.observation, _ = world.reset(seed=seed, options=options)
     except OVDError:
         raise
     except Exception:  # noqa: BLE001 - somebody's environment can fail in any way

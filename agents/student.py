@@ -52,7 +52,10 @@ class Student:
         for number, completion in zip(asked, self.backend.generate(requests), strict=True):
             segment = episodes[number].segments[-1]
             segment.extend_sampled(completion.ids, completion.logprobs)
-            acts[number] = Act(completion.text, completion.stop)
+            text = completion.text
+            if completion.stop_string in self.backend.dialect.stop_strings:
+                text += completion.stop_string  # a closing tag is a part of its message
+            acts[number] = Act(text, completion.stop)
         return [act for act in acts if act is not None]
 
     def _request(self, episode: Episode) -> Request | None:
@@ -74,7 +77,7 @@ class Student:
             max_tokens=min(self.max_tokens, room),
             temperature=self.temperature,
             key=(*episode.seed, len(episode.turns)),
-            stop=self.stop,
+            stop=(*self.stop, *dialect.stop_strings),
             session=episode.id,
         )
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from agents.dialect import ChatDialect
+from agents.dialects import make_dialect
 from agents.models import resolve_model
 from agents.protocol import Completion, Request
 from agents.sampling import choose, uniforms
@@ -87,13 +87,19 @@ class TransformersBackend:
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Any, *, name: str = "model", batch_size: int = 64
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        *,
+        name: str = "model",
+        batch_size: int = 64,
+        dialect: str = "chat",
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
         self.batch_size = batch_size
-        self.dialect = ChatDialect(tokenizer)
+        self.dialect = make_dialect(dialect, tokenizer)
         configured = getattr(model.generation_config, "eos_token_id", None)
         more = configured if isinstance(configured, list) else [configured]
         self.dialect.stop_ids |= {i for i in more if i is not None}
@@ -101,11 +107,17 @@ class TransformersBackend:
 
     @classmethod
     def load(
-        cls, name: str, *, dtype: str = "auto", device: str | None = None, batch_size: int = 64
+        cls,
+        name: str,
+        *,
+        dtype: str = "auto",
+        device: str | None = None,
+        batch_size: int = 64,
+        dialect: str = "chat",
     ) -> TransformersBackend:
         """Load a model by alias, folder or hub name. Raises ``OVDError`` where that fails."""
         model, tokenizer, _ = load_model(name, dtype=dtype, device=device)
-        return cls(model, tokenizer, name=name, batch_size=batch_size)
+        return cls(model, tokenizer, name=name, batch_size=batch_size, dialect=dialect)
 
     @property
     def context_length(self) -> int:
@@ -282,22 +294,22 @@ class TransformersBackend:
         reply.logprobs.append(logprob)
         if token in self.dialect.stop_ids:
             reply.stop = "end_of_turn"
-        elif reply.request.stop and self._stop_at(reply) >= 0:
+        elif reply.request.stop and self._stop_in(self.dialect.decode(reply.ids), reply):
             reply.stop = "stop_string"
         elif len(reply.ids) >= reply.request.max_tokens:
             reply.stop = "length"
 
-    def _stop_at(self, reply: _Running) -> int:
-        """Where in the text the first stop string begins; -1 where there is none."""
-        text = self.dialect.decode(reply.ids)
-        found = [at for stop in reply.request.stop if (at := text.find(stop)) >= 0]
-        return min(found, default=-1)
+    def _stop_in(self, text: str, reply: _Running) -> str:
+        """The stop string that comes first in ``text``; empty where there is none."""
+        found = [stop for stop in reply.request.stop if stop in text]
+        return min(found, key=text.find, default="")
 
     def _complete(self, reply: _Running) -> Completion:
-        text = self.dialect.decode(reply.ids)
+        text, stop_string = self.dialect.decode(reply.ids), ""
         if reply.stop == "stop_string":
-            text = text[: self._stop_at(reply)]
-        return Completion(reply.ids, reply.logprobs, reply.stop, text)
+            stop_string = self._stop_in(text, reply)
+            text = text.partition(stop_string)[0]
+        return Completion(reply.ids, reply.logprobs, reply.stop, text, stop_string)
 
     @torch.inference_mode()
     def next_token_logprobs(

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agents.dialect import ChatDialect
+from agents.dialect import Dialect
 from agents.episode import Episode
 from training.groups import Group, Judged
 from training.rows import Row, episode_rows, merge_rows
@@ -98,14 +98,14 @@ class OVD(_Options):
             if id(judged) in usable and not self.accepted(judged)
         ]
 
-    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
+    def rows(self, groups: Sequence[Group], dialect: Dialect) -> list[Row]:
         """The rows of the final mixed groups, equal ones merged."""
         rows: list[Row] = []
         for number, group in enumerate(groups):
             rows += self._group_rows(number, group, dialect)
         return merge_rows(rows)
 
-    def _group_rows(self, number: int, group: Group, dialect: ChatDialect) -> list[Row]:
+    def _group_rows(self, number: int, group: Group, dialect: Dialect) -> list[Row]:
         usable = group.usable
         if len(usable) < 2:
             return []
@@ -132,7 +132,7 @@ class GRPO(_Options):
         """None: nobody demonstrates."""
         return []
 
-    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
+    def rows(self, groups: Sequence[Group], dialect: Dialect) -> list[Row]:
         """Every episode of the student with its reward against the group's."""
         rows: list[Row] = []
         for number, group in enumerate(groups):
@@ -155,7 +155,7 @@ class SFT(_Options):
         """All of them."""
         return list(range(len(group.student)))
 
-    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
+    def rows(self, groups: Sequence[Group], dialect: Dialect) -> list[Row]:
         """The demonstrator's episodes."""
         rows: list[Row] = []
         for number, group in enumerate(groups):
@@ -176,7 +176,7 @@ def _rows(
     students: Sequence[Episode],
     teachers: Sequence[Episode],
     gains: Sequence[float],
-    dialect: ChatDialect,
+    dialect: Dialect,
 ) -> list[Row]:
     """Rows of the student's episodes and the teacher's; ``gains`` in that order."""
     rows: list[Row] = []

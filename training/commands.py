@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from agents.commands import choose_tasks
+import ovd_envs
+from agents.commands import DIALECT_OPTION, choose_tasks
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 from training.registry import algorithms  # noqa: F401 - `ovd envs` lists what is imported
@@ -137,6 +138,7 @@ def evaluate(
         metavar="KEY=VALUE",
         help="An option of the environment; default for a run folder: the run's own.",
     ),
+    dialect: str | None = DIALECT_OPTION,
     compare: str | None = typer.Option(
         None,
         "--compare",
@@ -177,6 +179,7 @@ def evaluate(
         options = {**(config.env_options if env == config.env else {}), **options}
         max_tokens = max_tokens or config.rollout.max_tokens
         max_context = config.rollout.max_context
+        dialect = dialect or config.rollout.dialect
         model, dtype = str(run.latest_model()), run.facts().get("dtype", "auto")
     else:
         model, dtype, max_context = student, "auto", None
@@ -195,6 +198,7 @@ def evaluate(
             "max_tokens": max_tokens or 256,
             "max_context": max_context,
             "dtype": dtype,
+            "dialect": dialect or ovd_envs.make(env, **options).dialect,
         },
         samples=samples,
         seed=seed,
@@ -265,6 +269,7 @@ def _run_episodes(
             max_tokens=student["max_tokens"],
             dtype=student["dtype"],
             batch_size=batch_size,
+            dialect=student["dialect"],
         )
         agent.name = student["name"]
         agent.max_context = min(student["max_context"] or agent.max_context, agent.max_context)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from agents.dialect import ChatDialect
+    from agents.dialect import Dialect
     from training.groups import Group
     from training.rows import Row
 
@@ -28,6 +28,6 @@ class Algorithm(Protocol):
         """Positions in ``group.student`` for which a demonstration is wanted."""
         ...
 
-    def rows(self, groups: Sequence[Group], dialect: ChatDialect) -> list[Row]:
+    def rows(self, groups: Sequence[Group], dialect: Dialect) -> list[Row]:
         """The rows of a step."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from agents.dialect import ChatDialect
+from agents.dialect import Dialect
 from agents.episode import Episode
 
 
@@ -41,7 +41,7 @@ class Row:
 
 
 def episode_rows(
-    group: int, episode: Episode, advantage: float, dialect: ChatDialect, *, teacher: bool = False
+    group: int, episode: Episode, advantage: float, dialect: Dialect, *, teacher: bool = False
 ) -> list[Row]:
     """One row for each segment of ``episode``, every own token with the same advantage.
 

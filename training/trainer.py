@@ -118,7 +118,11 @@ class Trainer:
             config.student, config.optimizer.lora, dtype=dtype, device=device
         )
         self.backend = TransformersBackend(
-            model, tokenizer, name=config.student, batch_size=config.rollout.batch_size
+            model,
+            tokenizer,
+            name=config.student,
+            batch_size=config.rollout.batch_size,
+            dialect=config.rollout.dialect or self.env.dialect,
         )
         if not self.resuming:
             names = ("ovd", "torch", "transformers", "peft", "gymnasium")
@@ -195,6 +199,7 @@ class Trainer:
             step=step,
             env_options=config.env_options,
             batch_size=config.rollout.batch_size,
+            training=True,
             progress=lambda _: self.reporter.advance(),
         )
         verdicts = None

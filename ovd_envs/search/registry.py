@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -68,6 +70,25 @@ def make_engine(spec: EngineSpec) -> SearchEngine:
         "engine: expected NAME:VALUE, a mapping with 'name', or an object with 'name' and "
         f"'search(queries, k)', got {type(spec).__name__}"
     )
+
+
+@functools.cache
+def _shared(spec: str) -> SearchEngine:
+    return make_engine(json.loads(spec))
+
+
+def shared_engine(spec: EngineSpec) -> SearchEngine:
+    """As ``make_engine``, but the same spec gives the same engine in this process.
+
+    For the many environments of a rollout, of which each would open the same index.
+    """
+    if not isinstance(spec, str | Mapping):
+        return make_engine(spec)
+    try:
+        key = json.dumps(spec, sort_keys=True)
+    except TypeError:  # a mapping that holds objects
+        return make_engine(spec)
+    return _shared(key)
 
 
 def _make(name: str, values: tuple[str, ...], options: dict[str, Any]) -> SearchEngine:

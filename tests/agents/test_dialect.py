@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from agents.dialect import ChatDialect, DialectError
+from agents.chat_dialect import ChatDialect
+from agents.dialect import DialectError
 from agents.episode import Episode, Turn
 from agents.models import resolve_model
 from ovd_envs.errors import OVDError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.dialect import ChatDialect
+from agents.chat_dialect import ChatDialect
 from agents.episode import Episode, Turn
 from agents.protocol import Act, Agent, Completion, Request
 from agents.student import Student

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from agents.dialect import ChatDialect
+from agents.chat_dialect import ChatDialect
 from agents.episode import Episode, Segment, Turn
 from ovd_envs.task import Task
 from teachers.verdict import Verdict

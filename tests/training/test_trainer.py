@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from agents.dialect import ChatDialect
+from agents.chat_dialect import ChatDialect
 from agents.episode import read_episodes
 from ovd_envs.errors import OVDError
 from ovd_envs.math_tasks import ArithmeticTasks

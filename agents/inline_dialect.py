@@ -1,0 +1,54 @@
+"""The dialect ``inline``: what the environment says stands within the assistant's own text.
+
+Search-R1's form (arXiv 2503.09516), and the one for base models: one user turn; then the model
+writes, the environment's text is added where it stopped, the model writes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agents.chat_dialect import ChatDialect
+from agents.dialect import Dialect, DialectError
+
+
+class InlineDialect(Dialect):
+    """One user turn, then one text that the model and the environment write in turns.
+
+    A message ends with ``</search>`` or ``</answer>``, which belong to it, or with the model's
+    end of turn, which stays where it was sampled. A model without a chat template (a base model)
+    reads the first observation as plain text.
+    """
+
+    name = "inline"
+    stop_strings = ("</search>", "</answer>")
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer)
+        self._chat = ChatDialect(tokenizer) if getattr(tokenizer, "chat_template", None) else None
+        if self._chat is not None:
+            self.stop_ids |= self._chat.stop_ids
+
+    def open(self, observation: str, system: str | None = None) -> list[int]:
+        """Ids of the user turn, or of the plain text where there is no chat template.
+
+        Raises ``DialectError`` where ``system`` is given and there is no place for it.
+        """
+        if self._chat is not None:
+            return self._chat.open(observation, system)
+        if system is not None:
+            raise DialectError(f"tokenizer {self._model} has no chat template for a system message")
+        ids = self._weave("", observation)
+        first = getattr(self.tokenizer, "bos_token_id", None)
+        if first is not None and getattr(self.tokenizer, "add_bos_token", False):
+            ids.insert(0, first)
+        return ids
+
+    def follow(self, sampled: Sequence[int], observation: str) -> list[int]:
+        """Ids of ``observation`` as plain text: nothing stands between it and the message."""
+        return self._weave("", observation)
+
+    def encode_turn(self, text: str) -> list[int]:
+        """Ids of the message alone: its closing tag ends it."""
+        return self._weave("", text)
