@@ -176,6 +176,15 @@ class Facts:
         """64 random bits of an entity, from which wordings are chosen."""
         return noise(self._keys[ref.kind], ref.number)
 
+    def linking_to(self, ref: Ref, most: int) -> list[Ref]:
+        """Entities with ``ref`` as the value of a relation that many share; ``most`` of each."""
+        return [
+            Ref(RELATIONS[name].of, shared.source(ref.number, number))
+            for name, shared in self.shared.items()
+            if RELATIONS[name].to == ref.kind
+            for number in range(min(most, shared.count(ref.number)))
+        ]
+
     def former_name(self, ref: Ref) -> str | None:
         """What a town or company was called before; no other entity has or had that name."""
         if ref.kind not in self._former_names or ref.number % RENAMED != 1:

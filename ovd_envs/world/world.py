@@ -8,7 +8,8 @@ from functools import cached_property
 
 from ovd_envs.errors import OVDError
 from ovd_envs.search.corpus import Document
-from ovd_envs.world.facts import ARCHIVED, KINDS, OUTDATED, Facts, Ref
+from ovd_envs.world import pages
+from ovd_envs.world.facts import ARCHIVED, KINDS, OUTDATED, Fact, Facts, Ref
 from ovd_envs.world.prose import with_article, write
 
 #: Where pages have their addresses while no server serves them (RFC 6761 reserves ".invalid").
@@ -48,7 +49,7 @@ class World(Facts):
         OVDError: naming the option, for one that is out of range.
     """
 
-    def pages(self) -> Iterator[PageKey]:
+    def page_keys(self) -> Iterator[PageKey]:
         """Every page: first those of the entities, then out-of-date copies, then last names."""
         for kind in KINDS:
             for index in range(self.counts[kind]):
@@ -61,7 +62,7 @@ class World(Facts):
 
     def documents(self, base_url: str = BASE_URL) -> Iterator[Document]:
         """The corpus: every page as one passage of a few sentences, made one by one."""
-        for page in self.pages():
+        for page in self.page_keys():
             yield self._document(page, base_url)
 
     def document(self, id: str, base_url: str = BASE_URL) -> Document:
@@ -92,24 +93,55 @@ class World(Facts):
         if page.type == "name":
             return f"{self.person_names.seconds[page.ref.number]} (last name)"
         name = self.name(page.ref)
-        return f"{name} (archived copy of {self._archive_year(page)})" if self._old(page) else name
+        if page.type == "archive":
+            return f"{name} (archived copy of {self.archive_year(page.ref)})"
+        return name
 
     def path(self, page: PageKey) -> str:
         """Where the page is on its server, such as "/wiki/Talina_Morvek"."""
         if page.type == "name":
             return f"/wiki/{self.person_names.seconds[page.ref.number]}"
-        slug = self.name(page.ref).replace(" ", "_")
-        return f"/archive/{self._archive_year(page)}/{slug}" if self._old(page) else f"/wiki/{slug}"
+        path = self.path_of(page.ref)
+        if page.type == "archive":
+            return path.replace("/wiki/", f"/archive/{self.archive_year(page.ref)}/")
+        return path
+
+    def path_of(self, ref: Ref) -> str:
+        """Where the page of an entity is."""
+        return f"/wiki/{self.name(ref).replace(' ', '_')}"
+
+    def page(self, id_or_path: str) -> str:
+        """The HTML of a page, by document id or by path (that of a former name too).
+
+        Raises ``OVDError`` where there is no such page.
+        """
+        if not id_or_path.startswith("/"):
+            return pages.render(self, self.page_key(id_or_path))
+        html = self.html(self.redirects.get(id_or_path, id_or_path))
+        if html is None:
+            raise OVDError(f"the world has no page {id_or_path!r}")
+        return html
+
+    def html(self, path: str) -> str | None:
+        """What a server shows at ``path``; ``None`` where there is no page, or a redirect."""
+        if path == "/":
+            return pages.front_page(self)
+        page = self.paths.get(path)
+        return pages.list_page(self, path) if page is None else pages.render(self, page)
+
+    def told(self, page: PageKey) -> dict[str, Fact]:
+        """The facts that the page of an entity tells; one of an archived copy is out of date."""
+        facts = self.facts(page.ref)
+        if page.type == "archive":
+            facts[OUTDATED[page.ref.kind]] = self._archive(page.ref)[1]
+        return facts
 
     def sentences(self, page: PageKey) -> list[str]:
         """What the page says."""
         if page.type == "name":
             return self._name_sentences(page.ref.number)
         ref = page.ref
-        facts = self.facts(ref)
-        if self._old(page):
-            facts[OUTDATED[ref.kind]] = self._archive(page)[1]
-        values = {relation: self.text(fact) for relation, fact in facts.items()}
+        values = {relation: self.text(fact) for relation, fact in self.told(page).items()}
         name = values["name"] = self.name(ref)
         if ref.kind == "person":
             values["short"] = name.rpartition(" ")[2]
@@ -118,8 +150,8 @@ class World(Facts):
         if former is not None:
             values["former"] = former
         said = write(ref.kind, values, self.noise(ref) >> 16)
-        if self._old(page):
-            year = self._archive_year(page)
+        if page.type == "archive":
+            year = self.archive_year(ref)
             said.insert(0, f"This is an archived copy of {year} and may be out of date.")
         return said
 
@@ -145,7 +177,7 @@ class World(Facts):
     @cached_property
     def paths(self) -> dict[str, PageKey]:
         """Every page by its path. Made at the first use; holds the whole list of pages."""
-        return {self.path(page): page for page in self.pages()}
+        return {self.path(page): page for page in self.page_keys()}
 
     @cached_property
     def redirects(self) -> dict[str, str]:
@@ -162,17 +194,15 @@ class World(Facts):
         text = " ".join(self.sentences(page))
         return Document(page.id, self.title(page), text, base_url + self.path(page))
 
-    def _old(self, page: PageKey) -> bool:
-        return page.type == "archive"
+    def archive_year(self, ref: Ref) -> int:
+        """When the archived copy of an entity's page was made. ``OVDError`` where it has none."""
+        return self._archive(ref)[0]
 
-    def _archive(self, page: PageKey) -> tuple[int, Ref | str]:
-        archived = self.archived(page.ref)
+    def _archive(self, ref: Ref) -> tuple[int, Fact]:
+        archived = self.archived(ref)
         if archived is None:
-            raise OVDError(f"the world has no page {page.id!r}")
+            raise OVDError(f"the world has no archived copy of {ref.id!r}")
         return archived
-
-    def _archive_year(self, page: PageKey) -> int:
-        return self._archive(page)[0]
 
     def _name_sentences(self, last: int) -> list[str]:
         word = self.person_names.seconds[last]
