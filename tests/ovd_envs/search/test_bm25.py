@@ -157,12 +157,15 @@ def test_languages():
 
 
 def made(documents, *, threads, parts):
-    """An engine whose index was written in parts, by some threads."""
+    """An engine whose index was written in parts, in disorder, by some threads."""
     engine = BM25Engine.__new__(BM25Engine)
     writer = BM25Writer(None, "english", memory=15_000_000 * threads, threads=threads)
-    for number, document in enumerate(documents):
-        writer.add(number, document)
-        if parts and number % (len(documents) // parts) == 1:
+    numbers = list(range(len(documents)))
+    if parts:
+        random.Random(parts).shuffle(numbers)
+    for place, number in enumerate(numbers):
+        writer.add(number, documents[number])
+        if parts and place % (len(documents) // parts) == 1:
             writer._writer.commit()
     engine._use(writer.finish(), documents, "english")
     return engine
@@ -176,7 +179,7 @@ def test_equal_scores_are_in_the_order_of_the_corpus():
     assert engines[0]._searcher.num_segments == 1
     assert engines[1]._searcher.num_segments > 1
     for query in ("red", "blue stone", "river river red"):
-        for k in (1, 3, 50, 5000):
+        for k in (1, 3, 50, 150, 5000):
             reference = [(r.score, int(r.id)) for r in engines[0].search([query], k)[0]]
             assert reference == sorted(reference, key=lambda hit: (-hit[0], hit[1]))
             for engine in engines[1:]:

@@ -85,6 +85,26 @@ def test_exact_and_the_same_in_any_batch(size, k, block, seed):
         assert [r.score for r in results] == [scores[n] for n in best]
 
 
+def test_scores_closer_than_single_precision(monkeypatch):
+    """Which of them come first hangs neither on the batch nor on the blocks."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=300)
+    unit = np.array([base] * 400).astype(np.float16)
+    for row in unit:
+        row[rng.integers(300, size=2)] += np.float16(2e-3)
+    names = [str(n) for n in range(len(unit))]
+    vectors = dict(zip(names, unit, strict=True)) | {"query": base}
+    encode = lambda texts: np.array([vectors[text] for text in texts])  # noqa: E731
+    engine = DenseEngine.from_documents([Document(n, "", n) for n in names], encode)
+    stored = engine._vectors.astype(np.float64)
+    query = encoded(encode, ["query"], "q")[0].astype(np.float64)
+    best = np.lexsort((np.arange(400), -(stored * query).sum(1)))
+    for block in (7, 64, 1000):
+        monkeypatch.setattr(module, "_BLOCK", block)
+        for k in (1, 5, 50):
+            assert ids(engine, "query", k) == [str(n) for n in best[:k]]
+
+
 def test_queries_and_passages_may_be_encoded_apart():
     encoder = Encoder("swapped", lambda texts: letters(texts)[:, ::-1], letters)
     engine = DenseEngine.from_documents(PAGES, encoder)
@@ -155,7 +175,8 @@ def test_vectors_go_on_after_a_stop(tmp_path, monkeypatch, tail):
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in whole.iterdir())
 
 
-def test_another_encoder_begins_anew(index):
+def test_another_encoder_begins_anew(index, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 1)
     with pytest.raises(KeyboardInterrupt):
         add_vectors(index, Encoder.of(Stopping("bb"), "letters"))
     swapped = Encoder.of(lambda texts: letters(texts)[:, ::-1], "swapped")

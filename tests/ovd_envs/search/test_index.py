@@ -1,5 +1,6 @@
 """Index folders: whole or not there, killed and stopped builds, what is up to date."""
 
+import fcntl
 import json
 import os
 import signal
@@ -137,15 +138,23 @@ def test_who_has_the_old_index_open_reads_on(tmp_path):
     assert [r.id for r in BM25Engine(folder).search(["new"], 1)[0]] == ["new"]
 
 
-def test_the_lock_passes_on(tmp_path):
-    """A lock file that its owner has removed meanwhile locks nothing."""
-    folder = tmp_path / "x"
-    with locked(folder):
-        held = os.open(tmp_path / ".x.lock", os.O_RDWR)
-        (tmp_path / ".x.lock").unlink()
-        with building(folder) as place:
-            assert place.is_dir()
-    os.close(held)
+def test_a_lock_that_its_owner_has_removed_meanwhile_locks_nothing(tmp_path, monkeypatch):
+    folder, lock = tmp_path / "x", tmp_path / ".x.lock"
+    calls = []
+
+    def flock(*arguments):
+        fcntl_flock(*arguments)
+        calls.append(arguments)
+        if len(calls) == 1:
+            lock.unlink()
+
+    fcntl_flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with building(folder) as place:
+        assert place.is_dir()
+        with pytest.raises(OVDError, match="another process"), locked(folder):
+            pass
+    assert len(calls) == 2
     assert leftovers(folder) == []
 
 
