@@ -157,8 +157,8 @@ def _same(world: World, relation: str, same: bool, draw: Draw) -> Question | Non
 def metadata_of(world: World, question: Question) -> Mapping[str, Any]:
     """What a task tells of its question: hops, kind, path, support and distractors.
 
-    "path" lists the steps in order; "support" the ids of the documents that they are read from;
-    "distractors" ids of documents that are easily taken for those: out-of-date copies, people with
+    "path" lists the steps in order; "support" and "supporting_titles" the documents that they are
+    read from; "distractors" ids of documents that are easily taken for those: out-of-date copies, people with
     the same last name or one that is a letter off, the list of a last name.
     """
     path = [
@@ -180,6 +180,7 @@ def metadata_of(world: World, question: Question) -> Mapping[str, Any]:
         "kind": question.kind,
         "path": path,
         "support": support,
+        "supporting_titles": list(dict.fromkeys(str(step["title"]) for step in path)),
         "distractors": [id for id in distractors if id not in support],
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 from ovd_envs.errors import TaskError
 from ovd_envs.stable import Draw
@@ -20,14 +19,9 @@ from ovd_envs.world.questions import (
 )
 from ovd_envs.world.world import World
 
-#: Goes up when the same arguments begin to give other questions, so that an id keeps its meaning.
+#: Part of every task id. Goes up when the same arguments begin to give other questions or pages,
+#: so that an id never means two things.
 GENERATION = 1
-
-
-@lru_cache(maxsize=8)
-def shared_world(seed: int, people: int, split: str) -> World:
-    """The world of these arguments, made once per process."""
-    return World(seed, people=people, split=split)
 
 
 class WorldTasks(TaskSource):
@@ -37,7 +31,8 @@ class WorldTasks(TaskSource):
     end of them, but in a small world they begin to repeat: take ``distinct`` where that matters.
 
     ``metadata`` of a task: "hops", "kind", "path" (a list of "page", "title", "subject",
-    "relation", "value", in order), "support" and "distractors" (ids of documents).
+    "relation", "value", in order), "support" and "distractors" (ids of documents),
+    "supporting_titles".
 
     Args:
         hops: how many pages an answer takes, 1 to 4, or several such numbers, equally frequent.
@@ -57,7 +52,7 @@ class WorldTasks(TaskSource):
         self,
         hops: int | Sequence[int] = 1,
         *,
-        kinds: str | Iterable[str] | None = None,
+        kinds: str | Sequence[str] | None = None,
         people: int = 400,
         seed: int = 0,
     ) -> None:
@@ -65,7 +60,7 @@ class WorldTasks(TaskSource):
         self._kinds = _read_kinds(kinds, self.hops)
         self.kinds = tuple(kind for number in self.hops for kind in self._kinds[number])
         self.people, self.seed = people, seed
-        self._worlds = {split: shared_world(seed, people, split) for split in self.splits}
+        self._worlds = {s: World(seed, people=people, split=s) for s in self.splits}
         #: Says every argument, so that the id of a task means the same for ever.
         self.name = _name(self.hops, self._kinds, people, seed)
 
@@ -83,7 +78,7 @@ class WorldTasks(TaskSource):
         self._check(split, index)
         world = self._worlds[split]
         name = f"{self.name}/{split}/{index}"
-        draw = Draw(f"{name}/{GENERATION}")
+        draw = Draw(name)
         # Hops first, so that the many kinds of four hops do not crowd out the few of one.
         hops = draw.choice(self.hops)
         question = draw_question(world, draw.choice(self._kinds[hops]), draw)
@@ -91,20 +86,23 @@ class WorldTasks(TaskSource):
 
 
 def _read_hops(hops: int | Sequence[int]) -> tuple[int, ...]:
-    chosen = (hops,) if isinstance(hops, int) else tuple(hops)
-    for number in chosen:
-        if type(number) is not int or not 1 <= number <= MOST_HOPS:
-            raise TaskError(f"hops: expected whole numbers from 1 to {MOST_HOPS}, got {hops!r}")
-    if not chosen:
-        raise TaskError(f"hops: expected at least one number from 1 to {MOST_HOPS}, got none")
+    chosen = tuple(hops) if isinstance(hops, (list, tuple)) else (hops,)
+    if not chosen or any(type(n) is not int or not 1 <= n <= MOST_HOPS for n in chosen):
+        raise TaskError(
+            f"hops: expected a whole number from 1 to {MOST_HOPS}, or a list of some, got {hops!r}"
+        )
     return tuple(sorted(set(chosen)))
 
 
 def _read_kinds(
-    kinds: str | Iterable[str] | None, hops: Sequence[int]
+    kinds: str | Sequence[str] | None, hops: Sequence[int]
 ) -> dict[int, tuple[str, ...]]:
     """The kinds of every number of hops, in the order of ``kinds_of``."""
-    asked = FORMS if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    asked = tuple(kinds) if isinstance(kinds, (list, tuple)) else (kinds,)
+    if kinds is None:
+        asked = FORMS
+    elif not asked or not all(isinstance(kind, str) for kind in asked):
+        raise TaskError(f"kinds: expected the name of a kind, or a list of some, got {kinds!r}")
     chosen = {
         number: tuple(k for k in kinds_of(number) if k in asked or form_of(k) in asked)
         for number in hops
@@ -112,16 +110,15 @@ def _read_kinds(
     for kind in asked:
         own = hops_of(kind)
         if kind not in FORMS and own is None:
-            near = difflib.get_close_matches(
-                kind, [*FORMS, *(k for n in hops for k in kinds_of(n))]
-            )
+            known = [*FORMS, *(k for number in hops for k in kinds_of(number))]
+            near = difflib.get_close_matches(kind, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TaskError(f"kinds: no kind of question {kind!r}{hint}")
         if kind not in FORMS and own not in hops:
             raise TaskError(f"kinds: {kind!r} takes hops={own}, got hops={_joined(hops)}")
     empty = [number for number in hops if not chosen[number]]
     if empty:
-        raise TaskError(f"kinds: none of those given has {empty[0]} hops")
+        raise TaskError(f"kinds: none of {_joined(asked)} takes hops={empty[0]}")
     return chosen
 
 
@@ -129,7 +126,7 @@ def _name(hops: Sequence[int], kinds: dict[int, tuple[str, ...]], people: int, s
     every = [kind for number in hops for kind in kinds_of(number)]
     chosen = [kind for number in hops for kind in kinds[number]]
     forms = [form for form in FORMS if any(form_of(kind) == form for kind in chosen)]
-    name = f"world-{_joined(hops)}hop-{people}people-seed{seed}"
+    name = f"world-v{GENERATION}-{_joined(hops)}hop-{people}people-seed{seed}"
     if chosen == every:
         return name
     if chosen == [kind for kind in every if form_of(kind) in forms]:
