@@ -34,8 +34,9 @@ _LOCAL_NAMES = re.compile(
 )
 _GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-#: Not private by the registers, and still no place of the web.
+#: Not private by Python's registers (which miss some in older releases), and no place of the web.
 _NO_SITES = (
+    ipaddress.ip_network("192.0.0.0/24"),  # protocols; Oracle's cloud has its metadata there
     ipaddress.ip_network("192.88.99.0/24"),  # anycast of 6to4 relays
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's own services, seen from its machines
     ipaddress.ip_network("2001::/23"),  # protocols (Teredo, benchmarks, ORCHID)
@@ -117,17 +118,23 @@ def check_address(address: WebAddress, allowed: AllowedHosts) -> None:
     """Refuse what can be refused without DNS. Raises ``FetchError``."""
     if allowed.allows(address.host, address.port):
         return
-    try:
-        literal = ipaddress.ip_address(address.host)
-    except ValueError:
-        if _LOCAL_NAMES.fullmatch(address.host):
-            raise FetchError("refused: the name of a local machine") from None
-    else:
-        if not is_public(literal):
+    if is_ip_address(address.host):
+        if not is_public(address.host):
             raise FetchError("refused: private address")
+    elif _LOCAL_NAMES.fullmatch(address.host):
+        raise FetchError("refused: the name of a local machine")
     if address.port not in WEB_PORTS:
         ports = ", ".join(map(str, WEB_PORTS))
         raise FetchError(f"refused: port {address.port} (only {ports} are read)")
+
+
+def is_ip_address(host: str) -> bool:
+    """Whether a host (as in ``WebAddress``) is an IP address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_public(address: IPAddress | str) -> bool:

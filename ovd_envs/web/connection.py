@@ -19,7 +19,7 @@ from typing import Any
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ovd_envs.web.addresses import AllowedHosts, is_public
+from ovd_envs.web.addresses import AllowedHosts, is_ip_address, is_public
 from ovd_envs.web.deadline import Deadline
 from ovd_envs.web.page import FetchError
 
@@ -59,7 +59,7 @@ class Guard:
 
     def connect(self, host: str, port: int) -> socket.socket:
         """A connection to an address of ``host`` that was checked. Raises ``FetchError``."""
-        addresses = self._look_up(host, port)
+        addresses = [host] if is_ip_address(host) else self._look_up(host, port)
         if not self._allowed.allows(host, port) and not all(map(is_public, addresses)):
             raise FetchError("refused: private address")
         error = OSError("no address")
