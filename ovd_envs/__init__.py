@@ -37,4 +37,16 @@ register(
     "Arithmetic and word problems in levels, GSM8K and MATH; one or several attempts.",
     source="ovd",
 )
+register(
+    "ovd/WebQA-v0",
+    "ovd_envs.webqa.env:WebQAEnv",
+    "Questions, a search engine and pages to read: tags, tool calls or Search-R1's protocol.",
+    source="ovd",
+)
+register(
+    "ovd/WorldQA-v0",
+    "ovd_envs.world.env:WorldQAEnv",
+    "The same in an invented world: one to four hops, no download, graded exactly.",
+    source="ovd",
+)
 register_entry_points()

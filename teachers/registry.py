@@ -48,6 +48,11 @@ demonstrators.register(
     "writes the solution that a task carries, in varied wording; needs no model",
 )
 demonstrators.register(
+    "path",
+    "teachers.path_demonstrator:PathDemonstrator",
+    "web question answering: searches each page of the gold path, then answers; needs no model",
+)
+demonstrators.register(
     "model",
     "teachers.demonstrators:model_demonstrator",
     "a language model that acts in the same environment, best of n (options model, attempts, ...)",

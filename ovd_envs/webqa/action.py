@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -58,13 +57,13 @@ class Protocol(ABC):
         """One result as the model reads it, without a line feed at the end."""
 
     @abstractmethod
+    def shows(self, observation: str, title: str) -> bool:
+        """Whether the result with this title is among those of ``observation``."""
+
+    @abstractmethod
     def observation(self, text: str) -> str:
         """``text``, results or a page, as an observation."""
 
     @abstractmethod
     def complaint(self, reason: str) -> str:
         """The observation after an action that could not be done."""
-
-    def passages(self, results: Sequence[SearchResult]) -> list[str]:
-        """The results, numbered from 1."""
-        return [self.passage(number, result) for number, result in enumerate(results, start=1)]

@@ -52,6 +52,10 @@ class SearchR1Protocol(Protocol):
         """``Doc 1(Title: title) text``."""
         return f"Doc {number}(Title: {result.title}) {result.text}"
 
+    def shows(self, observation: str, title: str) -> bool:
+        """Whether a passage begins with this title."""
+        return f"(Title: {title}) " in observation
+
     def observation(self, text: str) -> str:
         """The text in an information block, with blank lines around it."""
         return f"\n\n<information>{text.strip()}</information>\n\n"

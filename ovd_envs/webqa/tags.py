@@ -61,6 +61,10 @@ class TagProtocol(Protocol):
         """The number, the title, and the text below."""
         return f"[{number}] {result.title}\n{result.text}".strip()
 
+    def shows(self, observation: str, title: str) -> bool:
+        """Whether a line is a number and ``title``."""
+        return f"] {title}\n" in f"{observation}\n"
+
     def observation(self, text: str) -> str:
         """The text as it is."""
         return text

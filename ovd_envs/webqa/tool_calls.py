@@ -103,6 +103,10 @@ class ToolCallProtocol(Protocol):
         """The number, the title, and the text below."""
         return f"[{number}] {result.title}\n{result.text}".strip()
 
+    def shows(self, observation: str, title: str) -> bool:
+        """Whether a line is a number and ``title``."""
+        return f"] {title}\n" in f"{observation}\n"
+
     def observation(self, text: str) -> str:
         """The text as the response of a tool."""
         return f"<tool_response>\n{text}\n</tool_response>"

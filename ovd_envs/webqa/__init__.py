@@ -1,0 +1,1 @@
+"""Web question answering: search, read, answer."""

@@ -1,0 +1,88 @@
+"""A demonstrator that walks the gold path of a question: it searches each page, then answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ovd_envs
+from agents.episode import Episode
+from agents.protocol import Act
+from ovd_envs.errors import OVDError, TaskError
+from ovd_envs.task import Task
+from ovd_envs.webqa.action import Action, Protocol
+from teachers.demonstrators import AgentDemonstrator
+
+#: How a page is searched for. The last one is tried where the others did not find it.
+QUERIES = ("{subject}", "{subject}", "{subject}", "{subject} {relation}", "{relation} of {subject}")
+
+
+class PathWalker:
+    """An agent that searches the pages of ``task.metadata["path"]`` one after another.
+
+    It reads what came back: where the page is not among the results it asks again in other words,
+    and it answers once every page was shown. The wording depends on ``episode.seed``, the turn and
+    the task alone.
+
+    ``act`` raises ``TaskError`` for a task without a path or an answer.
+    """
+
+    def __init__(self, protocol: Protocol, *, name: str = "path") -> None:
+        self.protocol = protocol
+        self.name = name
+
+    def act(self, episodes: Sequence[Episode]) -> list[Act]:
+        """The next message for every episode."""
+        return [Act(self.protocol.write(self._next(episode))) for episode in episodes]
+
+    def _next(self, episode: Episode) -> Action:
+        task = episode.task
+        steps = [step for step in task.metadata.get("path", ()) if _title(step)]
+        if not steps or not task.answers:
+            raise TaskError(f"task {task.id!r} has no gold path to walk, or no answer")
+        seen = [turn.observation for turn in episode.turns]
+        missing = [
+            step
+            for step in steps
+            if not any(self.protocol.shows(text, _title(step)) for text in seen)
+        ]
+        if not missing:
+            return Action("answer", task.answers[0])
+        return Action("search", self._query(missing[0], episode))
+
+    def _query(self, step: Mapping[str, Any], episode: Episode) -> str:
+        tried = any(_title(step) in turn.action for turn in episode.turns)
+        rng = random.Random(f"{tuple(episode.seed)}/{len(episode.turns)}/{episode.task.id}")
+        wording = QUERIES[-1] if tried else rng.choice(QUERIES)
+        relation = str(step.get("relation", "")).replace("_", " ")
+        return wording.format(subject=_title(step), relation=relation).strip()
+
+
+def _title(step: Mapping[str, Any]) -> str:
+    return str(step.get("title", ""))
+
+
+class PathDemonstrator:
+    """The demonstrator "path": a ``PathWalker`` that writes as the environment's protocol asks.
+
+    For ``ovd/WorldQA-v0``, and any environment of its kind whose tasks bring a gold path.
+    """
+
+    name = "path"
+
+    def demonstrate(
+        self,
+        env: str,
+        requests: Sequence[tuple[Task, tuple[int, ...]]],
+        env_options: Mapping[str, Any] | None = None,
+    ) -> list[Episode]:
+        """One finished episode for each (task, seed), in order. See ``Demonstrator``.
+
+        Raises ``OVDError`` where the environment is not one in which there is something to search.
+        """
+        protocol = getattr(ovd_envs.make(env, **dict(env_options or {})), "protocol", None)
+        if not isinstance(protocol, Protocol):
+            raise OVDError(f"demonstrator 'path': {env!r} has no searches; see ovd/WorldQA-v0")
+        walker = PathWalker(protocol, name=self.name)
+        return AgentDemonstrator(walker).demonstrate(env, requests, env_options)
