@@ -86,6 +86,21 @@ class Manners:
     max_redirects: int
 
 
+class _Session(requests.Session):
+    """Cookies of one visit, and no more: what is done by hand here is not done by ``requests``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # No proxy, password or certificate of the environment: see ``connection``.
+        self.trust_env = False
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """No redirect. Even where none is to be followed, ``requests`` would look where it leads,
+        and for that read and unpack its whole body: a place for a bomb.
+        """
+        return None
+
+
 class Visit:
     """One page's way, within one deadline."""
 
@@ -93,9 +108,7 @@ class Visit:
         self._manners = manners
         self._deadline = deadline
         self._asked: set[tuple[str, int]] = set()
-        self._session = requests.Session()
-        # No proxy, password or certificate of the environment: see ``connection``.
-        self._session.trust_env = False
+        self._session = _Session()
         self._session.headers.update(_HEADERS)
         self._session.headers["User-Agent"] = manners.user_agent
 
