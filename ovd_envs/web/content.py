@@ -43,7 +43,9 @@ _NO_TEXT = re.compile(
     r"|x-shockwave-flash|java-archive|vnd\.ms-.*|vnd\.openxmlformats.*|vnd\.oasis.*|wasm|rtf"
     r"|postscript)"
 )
-_TEXT = re.compile(r"text/.*|application/(?:.*\+)?(?:xml|json|javascript|ndjson|yaml|x-yaml|toml)")
+_TEXT = re.compile(
+    r"text/.*|.*\+(?:xml|json)|application/(?:xml|json|javascript|ndjson|yaml|x-yaml|toml)"
+)
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(?:!doctype\s+html|html|head|body|"
     rb"title|meta|script|style|div|p|h1|table|a|span|br|article|main|section)\b",
@@ -72,7 +74,7 @@ def text_type(body: bytes, content_type: str = "") -> str:
     kind, head = _kind(content_type), body[:_HEAD]
     wide = head.startswith(_BOMS) or "utf-16" in content_type.lower()
     odd = 0 if wide else len(head) - len(head.translate(None, _ODD))
-    if 20 * odd > len(head):
+    if odd > 3 and 20 * odd > len(head):  # a stray NUL makes no binary
         raise FetchError("not text: binary data")
     if _TEXT.fullmatch(kind):
         return content_type

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,11 +10,11 @@ from tests.ovd_envs.web.servers import Script, Server, reply
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Script | bytes | dict[str, bytes]], Server]]:
+def serve() -> Iterator[Callable[..., Server]]:
     """Starts servers: ``serve(script)``, ``serve(answer)`` or ``serve({path: answer})``."""
     servers: list[Server] = []
 
-    def start(what: Script | bytes | dict[str, bytes]) -> Server:
+    def start(what: Script | bytes | dict[str, bytes], tls: ssl.SSLContext | None = None) -> Server:
         def script(connection: socket.socket, request: bytes) -> None:
             if isinstance(what, bytes):
                 connection.sendall(what)
@@ -23,7 +24,7 @@ def serve() -> Iterator[Callable[[Script | bytes | dict[str, bytes]], Server]]:
             else:
                 what(connection, request)
 
-        servers.append(Server(script))
+        servers.append(Server(script, tls))
         return servers[-1]
 
     yield start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 
@@ -15,8 +16,8 @@ class Server:
     does with the socket then. ``requests`` holds what was asked.
     """
 
-    def __init__(self, script: Script) -> None:
-        self.script, self.requests = script, []
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
+        self.script, self.requests, self._tls = script, [], tls
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self._open = True
@@ -43,6 +44,8 @@ class Server:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             request = b""
             while b"\r\n\r\n" not in request:
                 data = connection.recv(65536)
