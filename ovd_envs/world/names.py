@@ -30,9 +30,9 @@ ENDINGS: dict[str, tuple[str, ...]] = {
         "region": "land mark nia thia vell rene cany bria ssia gard dor",
         "river": "wash rook lune tham sey rith mell nwy strom due vra",
         "book": "rune lora saga mora phis lyra thea ndra nyx vane sol",
-        "subtitle": "nelle stra quin sune fane lude mance rion dyll cant vail",
+        "subtitle": "nell stra quin sune fane lude moss rion dyll cant vail",
         "event": "jol ludi ren tide vara ziel nox chim roda psi",
-        "occasion": "fest gala feria vigil cade rond jubel tavo marsh zant",
+        "occasion": "fest gala fera gild cade rond jube tavo mars zant",
     }.items()
 }
 

@@ -157,9 +157,9 @@ def _same(world: World, relation: str, same: bool, draw: Draw) -> Question | Non
 def metadata_of(world: World, question: Question) -> Mapping[str, Any]:
     """What a task tells of its question: hops, kind, path, support and distractors.
 
-    "path" lists the steps in order; "support" and "supporting_titles" the documents that they are
-    read from; "distractors" ids of documents that are easily taken for those: out-of-date copies, people with
-    the same last name or one that is a letter off, the list of a last name.
+    "path" lists the steps in order; "support" and "supporting_titles" name the documents that they
+    are read from; "distractors" are documents that are easily taken for those: out-of-date copies,
+    people with the same last name or one that is a letter off, the list of a last name.
     """
     path = [
         {

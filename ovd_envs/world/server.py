@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ovd_envs.errors import OVDError
 from ovd_envs.world.pages import missing_page
@@ -88,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE
 
     def do_GET(self) -> None:
-        world, path = self.server.world, unquote(urlsplit(self.path).path)
+        world = self.server.world
+        path = unquote(re.split("[?#]", self.path)[0])
         target = world.redirects.get(path)
         if target is not None:
             self._send(301, "", "text/plain", location=target)

@@ -52,7 +52,7 @@ class WorldTasks(TaskSource):
         self,
         hops: int | Sequence[int] = 1,
         *,
-        kinds: str | Sequence[str] | None = None,
+        kinds: str | Iterable[str] | None = None,
         people: int = 400,
         seed: int = 0,
     ) -> None:
@@ -95,13 +95,16 @@ def _read_hops(hops: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _read_kinds(
-    kinds: str | Sequence[str] | None, hops: Sequence[int]
+    kinds: str | Iterable[str] | None, hops: Sequence[int]
 ) -> dict[int, tuple[str, ...]]:
     """The kinds of every number of hops, in the order of ``kinds_of``."""
-    asked = tuple(kinds) if isinstance(kinds, (list, tuple)) else (kinds,)
     if kinds is None:
-        asked = FORMS
-    elif not asked or not all(isinstance(kind, str) for kind in asked):
+        asked: tuple[str, ...] = FORMS
+    elif isinstance(kinds, str) or not isinstance(kinds, Iterable):
+        asked = (kinds,)
+    else:
+        asked = tuple(kinds)
+    if not asked or not all(isinstance(kind, str) for kind in asked):
         raise TaskError(f"kinds: expected the name of a kind, or a list of some, got {kinds!r}")
     chosen = {
         number: tuple(k for k in kinds_of(number) if k in asked or form_of(k) in asked)
