@@ -87,17 +87,17 @@ def _declared(body: bytes) -> str:
 
 
 def _is_utf8(body: bytes) -> bool:
-    """Whether ``body`` is UTF-8 by its bytes: at most one fault in a hundred long characters.
+    """Whether ``body`` is UTF-8 by its bytes: at most one fault to ten long characters.
 
-    One cut or damaged character does not make a page another encoding's; text of a one-byte
-    encoding almost never has two fitting bytes in a row. Plain ASCII is UTF-8.
+    A cut or damaged character does not make a page another encoding's; text of another encoding
+    rarely has two bytes that fit. Plain ASCII is UTF-8.
     """
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:
         text = body.decode("utf-8", errors="replace")
         faults = text.count("\ufffd")
-        return sum(character > "\x7f" for character in text) - faults > 100 * faults
+        return sum(character > "\x7f" for character in text) - faults > 10 * faults
     return True
 
 

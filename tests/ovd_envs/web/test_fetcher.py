@@ -297,7 +297,7 @@ def test_processes_share_a_cache(serve, tmp_path):
     code = (
         "import sys; from ovd_envs.web.fetcher import Fetcher\n"
         "f = Fetcher(allow={'localhost'}, cache=sys.argv[1])\n"
-        "print({f.read(sys.argv[2] + str(n % 5)).text for n in range(25)})"
+        "print({f.read(sys.argv[2] + str(n % 5)).text for n in range(15)})"
     )
     command = [sys.executable, "-c", code, str(tmp_path), server.url()]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
