@@ -50,7 +50,10 @@ class Protocol(ABC):
 
     @abstractmethod
     def write(self, action: Action) -> str:
-        """The message that asks for ``action``; ``parse`` gives it back."""
+        """The message that asks for ``action``.
+
+        ``parse`` gives it back, where its text has no blanks around it and none of the tags.
+        """
 
     @abstractmethod
     def passage(self, number: int, result: SearchResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ REWARDS = ("f1", "em", "substring")
 
 LAST_MESSAGE = "Answer now: your next message is the last."
 
+#: The mark of a cut and a character of any script, in bytes and more.
+_LEAST_LIMIT = 16
+
 #: Searches that fail in a row before the engine is taken to be down: then the run stops.
 _PATIENCE = 3
 
@@ -40,7 +44,7 @@ class WebQAEnv(TextEnv):
     last turn only an answer counts: a search is not done then.
 
     ``info`` tells "action" (what the message asked for), "searches" (each with its "query" and the
-    "results" and "titles" that it found), "opened", "invalid" (messages without an action) and
+    "results" and "titles" that it showed), "opened", "invalid" (messages without an action) and
     "failed" (searches and pages that could not be had); at the end also "outcome" ("right",
     "wrong", "no_answer", "unsupported"), the "answer" that was read, "em", "f1" and "substring".
 
@@ -57,8 +61,8 @@ class WebQAEnv(TextEnv):
             and answers of which nothing else would be left).
         require_support: reward only answers whose supporting documents were shown, where the
             task names them (metadata "support" or "supporting_titles").
-        search: ``False`` lets every search find nothing, to see what is known without it; then
-            no support is asked for.
+        search: ``False`` lets every search find nothing and opens no page, to see what is known
+            without them; then no support is asked for.
         prompt_file: a text with ``{question}`` in it, instead of the protocol's own prompt.
         observation_limit: characters of one observation (tokens, where ``budget`` has
             ``count_tokens``); by default 2000 characters, or 500 tokens.
@@ -93,8 +97,11 @@ class WebQAEnv(TextEnv):
         _one_of("reward", reward, REWARDS)
         _one_of("normalization", normalization, NORMALIZATIONS)
         for name, value in (("k", k), ("turns", turns), ("observation_limit", observation_limit)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise OVDError(f"{name}: expected a whole number of at least 1, got {value!r}")
+            least = _LEAST_LIMIT if name == "observation_limit" else 1
+            if value is not None and (type(value) is not int or value < least):
+                raise OVDError(
+                    f"{name}: expected a whole number of at least {least}, got {value!r}"
+                )
         if source is None or engine is None:
             missing = "source" if source is None else "engine"
             raise OVDError(
@@ -117,7 +124,7 @@ class WebQAEnv(TextEnv):
         super().__init__(
             task_source(source),
             split=split,
-            budget=Budget.of(budget, turns=turns),
+            budget=_budget(budget, turns),
             render_mode=render_mode,
         )
         self._count = self.budget.count_tokens or len
@@ -136,7 +143,7 @@ class WebQAEnv(TextEnv):
         self._invalid = self._failed = 0
         # Some engines know which task a query belongs to (a simulated one writes for it).
         bind = getattr(self.engine, "for_task", None)
-        self._bound = self.engine if bind is None else bind(task, training=self.training)
+        self._bound = self.engine if bind is None else bind(task, training_step=self.training_step)
         return self.protocol.prompt(task.question)
 
     def respond(self, action: str) -> Reply:
@@ -147,7 +154,9 @@ class WebQAEnv(TextEnv):
         last = self.budget.turns is not None and self.turn >= self.budget.turns
         if last:
             self._invalid += asked.kind == "invalid"
-            return Reply(end="no_answer", info=self._info_of(asked, outcome="no_answer"))
+            nothing = dict.fromkeys(("em", "f1", "substring"), 0.0)
+            info = self._info_of(asked, outcome="no_answer", **nothing)
+            return Reply(end="no_answer", info=info)
         if asked.kind == "search":
             observation = self._search(asked.text)
         elif asked.kind == "open":
@@ -176,6 +185,12 @@ class WebQAEnv(TextEnv):
             if self._failures >= _PATIENCE:
                 raise
             return self.protocol.complaint(f"the search failed: {disarm(_line(error))}")
+        passages = [
+            disarm(self.protocol.passage(number, _on_one_line(result)))
+            for number, result in enumerate(results, start=1)
+        ]
+        text, number = fit(passages, self.observation_limit, self._count)
+        results = results[:number]  # what was not shown is no support
         self._results = results
         self._seen.update({result.id: result for result in results})
         self._searches.append(
@@ -185,18 +200,14 @@ class WebQAEnv(TextEnv):
                 "titles": [result.title for result in results],
             }
         )
-        shown = [
-            self.protocol.passage(number, _disarmed(result))
-            for number, result in enumerate(results, start=1)
-        ]
-        text = fit(shown, self.observation_limit, self._count)
         return self.protocol.observation(text or "Nothing found.")
 
     def _open(self, asked: Action) -> str:
         """One part of a result or of a page."""
         found = self._target(asked.text)
         url = found.url if found is not None else asked.text
-        if self.reader is not None and url.partition(":")[0].lower() in ("http", "https"):
+        on_the_web = url.partition(":")[0].lower() in ("http", "https")
+        if self.search and self.reader is not None and on_the_web:
             try:
                 page = self.reader.read(url)
             except FetchError as error:
@@ -209,7 +220,7 @@ class WebQAEnv(TextEnv):
             return self.protocol.complaint(
                 f"there is no result {disarm(asked.text[:100])!r} to open"
             )
-        parts = pages(f"{disarm(title)}\n{disarm(text)}", self.observation_limit, self._count)
+        parts = pages(disarm(f"{title}\n{text}"), self.observation_limit, self._count)
         if asked.page > len(parts):
             return self.protocol.complaint(f"the page has {len(parts)} part(s)")
         self._opened.append(identity)
@@ -224,7 +235,7 @@ class WebQAEnv(TextEnv):
             number = int(text)
             return self._results[number - 1] if 0 < number <= len(self._results) else None
         for result in reversed(self._seen.values()):
-            if text in (result.id, result.url, result.title):
+            if text in (result.id, result.url, result.title, disarm(_on_one_line(result).title)):
                 return result
         return None
 
@@ -275,10 +286,17 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise OVDError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
 
 
+def _budget(budget: Budget | Mapping[str, Any] | None, turns: int) -> Budget:
+    """``budget`` with these turns: a ``Budget`` has one turn where nobody said how many."""
+    if isinstance(budget, Mapping) and "turns" in budget:
+        raise OVDError(f"budget turns: give turns={budget['turns']!r} to the environment itself")
+    return replace(Budget.of(budget), turns=turns)
+
+
 def _read_prompt(path: str | Path) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise OVDError(f"prompt_file {path}: cannot be read ({reason})") from error
     if "{question}" not in text:
@@ -296,10 +314,9 @@ def _reader(reader: PageReader | str | None) -> PageReader | None:
     return reader
 
 
-def _disarmed(result: SearchResult) -> SearchResult:
-    """The result with texts that cannot forge a tag; its title on one line."""
-    title = " ".join(disarm(result.title).split())
-    return SearchResult(result.id, title, disarm(result.text), result.url, result.score)
+def _on_one_line(result: SearchResult) -> SearchResult:
+    """The result with its title on one line."""
+    return replace(result, title=" ".join(result.title.split()))
 
 
 def _line(error: Exception) -> str:

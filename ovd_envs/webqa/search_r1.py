@@ -7,10 +7,9 @@ are our own: who runs a published checkpoint gives its text by ``prompt_file``.
 
 from __future__ import annotations
 
-import re
-
 from ovd_envs.search.protocol import SearchResult
 from ovd_envs.webqa.action import Action, Protocol
+from ovd_envs.webqa.tags import first_tag
 
 PROMPT = """\
 Answer the question below. Whenever new information has come, reason about it first between \
@@ -19,8 +18,6 @@ what it finds comes back between <information> and </information>. You may searc
 need. When nothing is missing any more, give the answer itself, without explanation, between \
 <answer> and </answer>, for example <answer> Beijing </answer>. Question: {question}
 """
-
-_ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
 
 
 class SearchR1Protocol(Protocol):
@@ -39,10 +36,10 @@ class SearchR1Protocol(Protocol):
 
     def parse(self, message: str) -> Action:
         """The first action of ``message``."""
-        found = _ACTION.search(message)
+        found = first_tag(message, "search", "answer")
         if found is None:
             return Action("invalid", "no action found")
-        return Action("search" if found[1] == "search" else "answer", found[2].strip())
+        return Action("search" if found[0] == "search" else "answer", found[1].strip())
 
     def write(self, action: Action) -> str:
         """``<kind> text </kind>``."""

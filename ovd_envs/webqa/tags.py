@@ -16,15 +16,15 @@ You may think in <think></think> first.
 Question: {question}"""
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
-_ACTION = re.compile(r"<(search|open|answer)>(.*?)</\1>", re.DOTALL)
 _OPEN_TAG = re.compile(r"<(search|open|answer)>")
-_PAGE = re.compile(r"(.+?)[\s,]+(?:page\s+)?(\d{1,6})", re.DOTALL)
+_NUMBERS = re.compile(r"(\d{1,6})[\s,]+(\d{1,6})")
 
 
 class TagProtocol(Protocol):
     """The first ``<search>``, ``<open>`` or ``<answer>`` outside of a thought is the action.
 
-    ``<open>2 3</open>`` or ``<open>2 page 3</open>`` asks for the third part of result 2.
+    ``<open>2 3</open>`` or ``<open>2 page 3</open>`` asks for the third part of result 2; after a
+    title or an address only "page 3" does, for titles may end in a number.
     """
 
     name = "tags"
@@ -39,13 +39,13 @@ class TagProtocol(Protocol):
     def parse(self, message: str) -> Action:
         """The first action of ``message``."""
         spoken = _THOUGHT.sub("", message)
-        found = _ACTION.search(spoken)
+        found = first_tag(spoken, "search", "open", "answer")
         if found is None:
             unclosed = _OPEN_TAG.search(spoken)
             if unclosed is not None:
                 return Action("invalid", f"<{unclosed[1]}> has no </{unclosed[1]}>")
             return Action("invalid", "no action found")
-        kind, text = found[1], found[2].strip()
+        kind, text = found[0], found[1].strip()
         if not text:
             return Action("invalid", f"<{kind}></{kind}> is empty")
         if kind == "open":
@@ -54,7 +54,9 @@ class TagProtocol(Protocol):
 
     def write(self, action: Action) -> str:
         """``<kind>text</kind>``."""
-        text = f"{action.text} page {action.page}" if action.page != 1 else action.text
+        text = action.text
+        if action.kind == "open" and read_target(text) != action:
+            text = f"{text} page {action.page}"
         return f"<{action.kind}>{text}</{action.kind}>"
 
     def passage(self, number: int, result: SearchResult) -> str:
@@ -77,12 +79,32 @@ class TagProtocol(Protocol):
         )
 
 
+def first_tag(text: str, *kinds: str) -> tuple[str, str] | None:
+    """The kind and the text of the first tag that is closed, such as ``<search>words</search>``.
+
+    What the pattern ``<(search|answer)>(.*?)</\\1>`` finds, in time linear in ``text``: models
+    that repeat an opening tag for thousands of tokens are common.
+    """
+    unclosed: set[str] = set()
+    for opening in re.finditer(f"<({'|'.join(kinds)})>", text):
+        kind = opening[1]
+        if kind not in unclosed:
+            end = text.find(f"</{kind}>", opening.end())
+            if end >= 0:
+                return kind, text[opening.end() : end]
+            unclosed.add(kind)
+    return None
+
+
 def read_target(text: str) -> Action:
     """The action that opens ``text``: a target, and perhaps the number of a part after it."""
-    found = _PAGE.fullmatch(text)
-    if found is None:
+    words = text.rsplit(maxsplit=2)
+    if numbers := _NUMBERS.fullmatch(text):
+        target, page = numbers.groups()
+    elif len(words) == 3 and words[1].casefold() == "page" and re.fullmatch(r"\d{1,6}", words[2]):
+        target, page = words[0].rstrip(","), words[2]
+    else:
         return Action("open", text)
-    page = int(found[2])
-    if page < 1:
+    if int(page) < 1:
         return Action("invalid", "pages are counted from 1")
-    return Action("open", found[1].strip(), page)
+    return Action("open", target, int(page))

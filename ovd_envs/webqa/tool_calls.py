@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from ovd_envs.search.protocol import SearchResult
-from ovd_envs.webqa.action import Action, Protocol
+from ovd_envs.webqa.action import Action, Kind, Protocol
 
 #: The tools as JSON schemas: what the template's own ``tools`` argument would be given.
 TOOLS: tuple[dict[str, Any], ...] = tuple(
@@ -47,7 +47,7 @@ _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
 #: The argument that holds the text of each action.
-_ARGUMENT = {"search": "query", "open": "target", "answer": "text"}
+_ARGUMENT: dict[Kind, str] = {"search": "query", "open": "target", "answer": "text"}
 
 
 class ToolCallProtocol(Protocol):
@@ -71,9 +71,11 @@ class ToolCallProtocol(Protocol):
             call = json.loads(found[1])
         except (ValueError, RecursionError):
             return Action("invalid", "the tool call is not valid JSON")
-        if not isinstance(call, dict) or call.get("name") not in _ARGUMENT:
+        name = call.get("name") if isinstance(call, dict) else None
+        kind = next((kind for kind in _ARGUMENT if kind == name), None)
+        if kind is None:
             return Action("invalid", f"expected a call of {', '.join(_ARGUMENT)}")
-        kind, arguments = call["name"], call.get("arguments")
+        arguments = call.get("arguments")
         if isinstance(arguments, str):  # some models write the arguments as a text of JSON
             try:
                 arguments = json.loads(arguments)
@@ -84,19 +86,22 @@ class ToolCallProtocol(Protocol):
         text = arguments.get(_ARGUMENT[kind])
         if isinstance(text, int | float) and not isinstance(text, bool):
             text = str(text)
-        if not isinstance(text, str) or not text.strip():
+        if isinstance(text, str):  # JSON can spell half a surrogate pair, which nothing can write
+            text = text.encode("utf-8", "replace").decode().strip()
+        if not isinstance(text, str) or not text:
             return Action("invalid", f"{kind}: expected a text in {_ARGUMENT[kind]!r}")
         page = arguments.get("page", 1)
         if type(page) is not int or page < 1:
             return Action("invalid", "'page': expected a whole number of at least 1")
-        return Action(kind, text.strip(), page if kind == "open" else 1)
+        return Action(kind, text, page if kind == "open" else 1)
 
     def write(self, action: Action) -> str:
-        """The call as JSON between the tags."""
+        """The call as JSON between the tags; no tag can stand within it."""
         arguments: dict[str, Any] = {_ARGUMENT[action.kind]: action.text}
         if action.page != 1:
             arguments["page"] = action.page
         call = json.dumps({"name": action.kind, "arguments": arguments}, ensure_ascii=False)
+        call = call.replace("<", "\\u003c")
         return f"<tool_call>\n{call}\n</tool_call>"
 
     def passage(self, number: int, result: SearchResult) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ovd_envs.env import Budget
 from ovd_envs.errors import TaskError
@@ -88,6 +88,7 @@ class WorldQAEnv(WebQAEnv):
                 f"task {task.id!r}: expected one of this environment's own, '{self.tasks.name}/"
                 f"SPLIT/INDEX' with SPLIT one of {', '.join(self.tasks.splits)}"
             )
+        self._split = split
         self.engine = world_index(self.tasks.seed, self.tasks.people, split)
         self.reader = WorldReader(self.tasks.seed, self.tasks.people, split)
         return super().observe(task)
@@ -97,6 +98,12 @@ class WorldQAEnv(WebQAEnv):
         titles = dict.fromkeys(str(step["title"]) for step in task.metadata.get("path", ()))
         searches = [Action("search", title) for title in titles]
         return [self.protocol.write(step) for step in (*searches, Action("answer", answer))]
+
+    def _document(self, url: str) -> str:
+        """The id of the page at ``url``, whether a search has shown it or not."""
+        world = self.tasks.world(self._split)
+        page = world.paths.get(unquote(urlsplit(url).path))
+        return super()._document(url) if page is None else page.id
 
 
 class WorldReader:
@@ -111,8 +118,11 @@ class WorldReader:
 
     def read(self, url: str) -> Page:
         """The page at ``url``. Raises ``FetchError`` for an address that is not of the world."""
-        parts = urlsplit(url)
-        if f"{parts.scheme}://{parts.netloc}" != BASE_URL:
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise FetchError("not a web address") from error
+        if f"{parts.scheme}://{parts.netloc}" != BASE_URL or not url.startswith(BASE_URL):
             raise FetchError(f"only pages of {BASE_URL} can be read here")
         server, fetcher = _served(*self._world)
         page = fetcher.read(f"{server}{url.removeprefix(BASE_URL)}")
