@@ -47,7 +47,7 @@ def fetch(
     try:
         page = _page(source, allow or [], robots, cache)
     except OVDError as error:
-        raise OVDError(f"{source}: {error}") from error
+        raise OVDError(f"{source}: {error}{_hint(source, str(error))}") from error
     if as_json:
         typer.echo(json.dumps(page, ensure_ascii=True, indent=2))
         return
@@ -66,10 +66,22 @@ def _page(source: str, allow: list[str], robots: bool, cache: Path | None) -> di
 
     from ovd_envs.web.fetcher import Fetcher, read_file
 
-    path = Path(source)
     page: FetchedPage
-    if "://" not in source and (path.exists() or path.suffix):
-        page = read_file(path)
-    else:
+    if "://" in source:
         page = Fetcher(allow=allow, robots=robots, cache=cache).read(source)
+    elif Path(source).exists():
+        page = read_file(source)
+    else:
+        raise OVDError("no such file, and not an address (http://...)")
     return asdict(page)
+
+
+def _hint(source: str, reason: str) -> str:
+    """How a person, who knows the host, can read it all the same; a model is not told this."""
+    from ovd_envs.web.addresses import parse_url
+
+    if not reason.startswith(("refused: private", "refused: the name of", "refused: port")):
+        return ""
+    if "redirect" in reason:
+        return ""
+    return f"; --allow {parse_url(source).host} reads it"

@@ -136,6 +136,8 @@ def read_file(path: str | Path) -> FetchedPage:
     Raises ``FetchError`` for a file that is too large, no text or not there.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FetchError("cannot be read (it is a folder)")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise too_large(MAX_BYTES)
