@@ -175,8 +175,8 @@ def _act(agent: Agent, episodes: Sequence[Episode]) -> list[Act | str]:
 def _reset(world: gymnasium.Env[str, str], episode: Episode, *, training: bool) -> None:
     episode.started = time.time()
     options: dict[str, Any] = {"task": episode.task}
-    if training and "training" in getattr(world.unwrapped, "reset_options", ()):
-        options["training"] = True
+    if training and "training_step" in getattr(world.unwrapped, "reset_options", ()):
+        options["training_step"] = episode.seed[1]
     try:
         # Gymnasium seeds are one number; the four of an episode are mixed into it.
         seed = hash(episode.seed) & 0x7FFFFFFF

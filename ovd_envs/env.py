@@ -103,7 +103,7 @@ class TextEnv(gymnasium.Env[str, str], ABC):
     }
 
     #: Options that ``reset`` understands.
-    reset_options: ClassVar[tuple[str, ...]] = ("task", "split", "training")
+    reset_options: ClassVar[tuple[str, ...]] = ("task", "split", "training_step")
 
     #: How a conversation with this environment is best put into tokens: "chat" (observations are
     #: messages of the chat template) or "inline" (they stand within the assistant's own text).
@@ -130,8 +130,8 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         self.render_mode = render_mode
         self.action_space = UnicodeText(self.budget.characters_per_turn or 1_000_000)
         self.observation_space = UnicodeText()
-        self.training = False
-        """Whether the running episode is learned from: see ``reset``."""
+        self.training_step: int | None = None
+        """Step of the training run that learns from this episode, if one does: see ``reset``."""
         self._task: Task | None = None
         self._done = False
         self._turn = 0
@@ -174,9 +174,9 @@ class TextEnv(gymnasium.Env[str, str], ABC):
 
         ``options`` may hold "task" (a ``Task`` or the id of one) or "split" (draw from another
         split, this once); otherwise a task is drawn from the split by the generator that ``seed``
-        sets. "training": true says that the episode is learned from: only then may a part of the
-        environment that is a model itself use the gold answer. Raises ``TaskError`` for an unknown
-        option, split or task.
+        sets. "training_step" says at which step of training the episode is learned from; only
+        then may a part of the environment that is a model itself use the gold answer. Raises
+        ``TaskError`` for an unknown option, split or task.
         """
         super().reset(seed=seed)
         options = options or {}
@@ -184,7 +184,7 @@ class TextEnv(gymnasium.Env[str, str], ABC):
             if name not in self.reset_options:
                 known = ", ".join(self.reset_options)
                 raise TaskError(f"reset: unknown option {name!r}, expected one of {known}")
-        self.training = bool(options.get("training", False))
+        self.training_step = options.get("training_step")
         self._task = self._choose(options.get("task"), options.get("split", self.split))
         self._done = True  # no episode runs where observe fails
         self._turn = self._characters = self._tokens = 0

@@ -62,14 +62,15 @@ class CassetteEngine:
         """The recorded results of each query; see the class for one that was not recorded."""
         return self._search("", self._engine, queries, k)
 
-    def for_task(self, task: Task, *, training: bool) -> SearchEngine:
+    def for_task(self, task: Task, *, training_step: int | None) -> SearchEngine:
         """The view of one task, where the recorded engine has such views; else the engine."""
         bind = getattr(self._engine, "for_task", None)
+        scope = _scope(task, training_step is not None)
         if self._engine is not None:
             if bind is None:
                 return self
-            return _TaskView(self, _scope(task, training), bind(task, training=training))
-        return _TaskView(self, _scope(task, training), None) if self._tape.has_scopes else self
+            return _TaskView(self, scope, bind(task, training_step=training_step))
+        return _TaskView(self, scope, None) if self._tape.has_scopes else self
 
     def close(self) -> None:
         """Put what was recorded on the disk, and close the recorded engine."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from ovd_envs.errors import OVDError
 from ovd_envs.search.protocol import SearchResult
 from ovd_envs.search.registry import EngineSpec, make_engine
+from ovd_envs.task import Task
 
 #: The constant of Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and
 #: individual rank learning methods", SIGIR 2009.
@@ -44,6 +45,14 @@ class HybridEngine:
             raise OVDError(f"k: expected at least 1, got {k}")
         lists = [engine.search(queries, k) for engine in self._engines]
         return [fuse(ranked, k) for ranked in zip(*lists, strict=True)]
+
+    def for_task(self, task: Task, *, training_step: int | None) -> HybridEngine:
+        """The engines bound to ``task``, those that can be."""
+        bound: list[EngineSpec] = []
+        for engine in self._engines:
+            bind = getattr(engine, "for_task", None)
+            bound.append(engine if bind is None else bind(task, training_step=training_step))
+        return HybridEngine(bound)
 
     def close(self) -> None:
         """Close the engines that can be closed."""

@@ -46,9 +46,10 @@ class SearchEngine(Protocol):
     ``contextlib.closing`` where it does.
 
     An engine that must know whose search it is (one that a model plays) may define
-    ``for_task(task: Task, *, training: bool) -> SearchEngine``: the engine for one episode of
-    ``task``. An environment calls it at each reset where it is there, and searches in what it
-    returns. Only with ``training`` may the results depend on the gold answers.
+    ``for_task(task: Task, *, training_step: int | None) -> SearchEngine``: the engine for one
+    episode of ``task``. An environment calls it at each reset where it is there, and searches in
+    what it returns. Only in training may the results depend on the gold answers;
+    ``training_step`` is ``None`` everywhere else.
     """
 
     name: str

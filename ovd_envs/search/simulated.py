@@ -96,8 +96,7 @@ class SimulatedEngine:
         words: what the model is asked for in one document.
         name: of the engine.
 
-    ``step`` is the training step at hand: whoever trains sets it. Raises ``OVDError`` for a
-    number outside its range.
+    Raises ``OVDError`` for a number outside its range.
     """
 
     def __init__(
@@ -115,17 +114,15 @@ class SimulatedEngine:
             raise OVDError(f"words: expected at least 1, got {words!r}")
         noise_probability(0, total_steps, noise_start, noise_end)  # raises for what is out of range
         self.name = name
-        self.step = 0
         self._generate = generate
         self._noise = (noise_start, noise_end)
         self._total_steps = total_steps
         self._seed = seed
         self._words = words
 
-    @property
-    def noise(self) -> float:
-        """The share of noise at ``step``."""
-        return noise_probability(self.step, self._total_steps, *self._noise)
+    def noise(self, step: int) -> float:
+        """The share of noise at training step ``step``."""
+        return noise_probability(step, self._total_steps, *self._noise)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[SearchResult]]:
         """As for no task: the model sees the queries alone.
@@ -135,14 +132,14 @@ class SimulatedEngine:
         """
         return self._answer(queries, k, [_HONEST] * len(queries))
 
-    def for_task(self, task: Task, *, training: bool) -> SimulatedEngine | _TrainingView:
+    def for_task(self, task: Task, *, training_step: int | None) -> SimulatedEngine | _TrainingView:
         """The engine for one episode of ``task``; only in training does it know the answer."""
-        return _TrainingView(self, task) if training else self
+        return self if training_step is None else _TrainingView(self, task, training_step)
 
-    def is_noise(self, task_id: str, query: str) -> bool:
+    def is_noise(self, task_id: str, query: str, step: int) -> bool:
         """Whether this search is answered with noise at ``step``; the same at every call."""
-        draw = stable_hash(f"{self._seed}\n{self.step}\n{task_id}\n{query}") / 2**64
-        return draw < self.noise
+        draw = stable_hash(f"{self._seed}\n{step}\n{task_id}\n{query}") / 2**64
+        return draw < self.noise(step)
 
     def _answer(
         self, queries: Sequence[str], k: int, aims: Sequence[str]
@@ -171,10 +168,11 @@ class SimulatedEngine:
 class _TrainingView:
     """A simulated engine within an episode that is learned from."""
 
-    def __init__(self, engine: SimulatedEngine, task: Task) -> None:
+    def __init__(self, engine: SimulatedEngine, task: Task, step: int) -> None:
         self.name = engine.name
         self._engine = engine
         self._task = task
+        self._step = step
 
     def search(self, queries: Sequence[str], k: int) -> list[list[SearchResult]]:
         """Useful documents for some queries, noise for others."""
@@ -182,7 +180,9 @@ class _TrainingView:
         useful = _HONEST
         if task.answers:
             useful = _USEFUL.format(question=task.question, answer=task.answers[0])
-        aims = [_NOISY if engine.is_noise(task.id, query) else useful for query in queries]
+        aims = [
+            _NOISY if engine.is_noise(task.id, query, self._step) else useful for query in queries
+        ]
         return engine._answer(queries, k, aims)
 
 

@@ -94,5 +94,5 @@ def test_smollm2_plays_the_engine():
     assert again._generate._backend is engine._generate._backend
     assert again.search(queries, 2) == found
     task = Task("t", "What is the capital of Australia?", ("Canberra",))
-    assert engine.for_task(task, training=True).search(queries, 2) != found
-    assert engine.for_task(task, training=False).search(queries, 2) == found
+    assert engine.for_task(task, training_step=0).search(queries, 2) != found
+    assert engine.for_task(task, training_step=None).search(queries, 2) == found

@@ -297,10 +297,10 @@ class Told(Counting):
 
     name = "told"
 
-    def for_task(self, task, *, training):
+    def for_task(self, task, *, training_step):
         view = Counting()
         view.search = lambda queries, k: [
-            [SearchResult(f"{task.id} {training} {q}", "", "")] for q in queries
+            [SearchResult(f"{task.id} {training_step} {q}", "", "")] for q in queries
         ]
         return view
 
@@ -311,25 +311,25 @@ def test_each_task_has_its_own_recordings(tmp_path):
 
     def play(engine):
         return [
-            engine.for_task(task, training=training).search(["q"], 1)[0][0].id
+            engine.for_task(task, training_step=step).search(["q"], 1)[0][0].id
             for task in (one, two)
-            for training in (True, False)
+            for step in (3, None)
         ]
 
-    expected = ["one True q", "one False q", "two True q", "two False q"]
+    expected = ["one 3 q", "one None q", "two 3 q", "two None q"]
     assert play(record(Told(), path)) == expected
     replayed = CassetteEngine(path)
     assert play(replayed) == expected
     with pytest.raises(SearchError, match=r"with k 1 in train/three was recorded"):
-        replayed.for_task(Task("three", "?", ()), training=True).search(["q"], 1)
+        replayed.for_task(Task("three", "?", ()), training_step=0).search(["q"], 1)
     with pytest.raises(SearchError):
         replayed.search(["q"], 1)
 
 
 def test_an_engine_that_needs_no_task_is_the_same_for_all(tmp_path):
     path, task = tmp_path / "tape.jsonl", Task("one", "?", ("!",))
-    recorded = record(Counting(), path).for_task(task, training=True).search(["q"], 1)
-    assert CassetteEngine(path).for_task(task, training=False).search(["q"], 1) == recorded
+    recorded = record(Counting(), path).for_task(task, training_step=0).search(["q"], 1)
+    assert CassetteEngine(path).for_task(task, training_step=None).search(["q"], 1) == recorded
     assert CassetteEngine(path).search(["q"], 1) == recorded
 
 

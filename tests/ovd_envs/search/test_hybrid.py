@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from ovd_envs.errors import OVDError
 from ovd_envs.search import SearchResult, make_engine
 from ovd_envs.search.hybrid import HybridEngine, fuse
+from ovd_envs.task import Task
 
 
 class Fixed:
@@ -78,3 +79,12 @@ def test_bad_input():
 def test_it_is_made_from_a_mapping():
     engine = make_engine({"name": "hybrid", "engines": [Fixed("ab"), Fixed("cd")]})
     assert engine.name == "hybrid(ab, cd)"
+
+
+def test_the_parts_are_bound_to_the_task():
+    class Bound(Fixed):
+        def for_task(self, task, *, training_step):
+            return Fixed(f"{task.id}{training_step}")
+
+    engine = HybridEngine([Fixed("ab"), Bound("c")]).for_task(Task("t", "?", ()), training_step=4)
+    assert sorted(order(engine.search(["x"], 4)[0])) == ["4", "a", "b", "t"]

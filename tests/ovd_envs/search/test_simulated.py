@@ -72,17 +72,15 @@ def task(name="t", answers=(SECRET, f"{SECRET}-too")):
 @given(
     st.lists(st.text(max_size=30), max_size=6),
     st.integers(1, 5),
-    st.integers(0, 300),
     probabilities,
     probabilities,
 )
-def test_no_gold_answer_in_evaluation(queries, k, step, start, end):
+def test_no_gold_answer_in_evaluation(queries, k, start, end):
     """The one test that must fail if a gold answer leaks."""
     model = Model()
     engine = SimulatedEngine(model, noise_start=start, noise_end=end)
-    engine.step = step
     shown = []
-    for searcher in (engine.for_task(task(), training=False), engine):
+    for searcher in (engine.for_task(task(), training_step=None), engine):
         shown += searcher.search(queries, k)
     for told in (*model.prompts, *(repr(results) for results in shown)):
         assert SECRET not in told
@@ -94,12 +92,12 @@ def test_a_query_keeps_its_own_task(order, seed):
     """Whatever the order of searches, and after turns without one (ZeroSearch's fault)."""
     model = Model()
     engine = SimulatedEngine(model, noise_start=0.5, noise_end=0.5, seed=seed)
-    views = [engine.for_task(task(f"task{n}", [f"gold-{n}-"]), training=True) for n in range(5)]
+    views = [engine.for_task(task(f"task{n}", [f"gold-{n}-"]), training_step=0) for n in range(5)]
     for turn, number in enumerate(order):
         [[result]] = views[number].search([f"query {turn}"], 1)
         others = [n for n in range(5) if n != number]
         assert not any(f"gold-{n}-" in result.text for n in others)
-        noise = engine.is_noise(f"task{number}", f"query {turn}")
+        noise = engine.is_noise(f"task{number}", f"query {turn}", 0)
         assert (f"gold-{number}-" in result.text) is not noise
 
 
@@ -107,7 +105,7 @@ def test_noise_is_told_nothing_and_useful_documents_the_first_answer():
     for start, told in ((0.0, True), (1.0, False)):
         model = Model()
         engine = SimulatedEngine(model, noise_start=start, noise_end=start)
-        engine.for_task(task(), training=True).search(["a"], 3)
+        engine.for_task(task(), training_step=0).search(["a"], 3)
         assert (SECRET in model.prompts[0]) is told
         assert ("question of t" in model.prompts[0]) is told
         assert f"{SECRET}-too" not in model.prompts[0]
@@ -116,7 +114,7 @@ def test_noise_is_told_nothing_and_useful_documents_the_first_answer():
 def test_a_task_without_answer_is_searched_for_honestly():
     model = Model()
     engine = SimulatedEngine(model, noise_start=0.0, noise_end=0.0)
-    engine.for_task(task(answers=()), training=True).search(["a"], 1)
+    engine.for_task(task(answers=()), training_step=0).search(["a"], 1)
     engine.search(["a"], 1)
     assert model.prompts[0] == model.prompts[1]
 
@@ -124,8 +122,7 @@ def test_a_task_without_answer_is_searched_for_honestly():
 def test_noise_depends_on_seed_step_task_and_query_alone():
     def choices(seed=0, step=100, name="t", queries=range(400)):
         engine = SimulatedEngine(Model(), seed=seed)
-        engine.step = step
-        return [engine.is_noise(name, str(query)) for query in queries]
+        return [engine.is_noise(name, str(query), step) for query in queries]
 
     usual = choices()
     assert choices() == usual
