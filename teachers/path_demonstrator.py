@@ -14,8 +14,11 @@ from ovd_envs.task import Task
 from ovd_envs.webqa.action import Action, Protocol
 from teachers.demonstrators import AgentDemonstrator
 
-#: How a page is searched for. The last one is tried where the others did not find it.
-QUERIES = ("{subject}", "{subject}", "{subject}", "{subject} {relation}", "{relation} of {subject}")
+#: How a page is searched for, mostly by its name alone: a small student learns that first.
+QUERIES = ("{subject}", "{subject}", "{subject}", "{subject} {relation}")
+
+#: Tried where a page was not found by the others.
+OTHER_WORDS = "{relation} of {subject}"
 
 
 class PathWalker:
@@ -54,7 +57,7 @@ class PathWalker:
     def _query(self, step: Mapping[str, Any], episode: Episode) -> str:
         tried = any(_title(step) in turn.action for turn in episode.turns)
         rng = random.Random(f"{tuple(episode.seed)}/{len(episode.turns)}/{episode.task.id}")
-        wording = QUERIES[-1] if tried else rng.choice(QUERIES)
+        wording = OTHER_WORDS if tried else rng.choice(QUERIES)
         relation = str(step.get("relation", "")).replace("_", " ")
         return wording.format(subject=_title(step), relation=relation).strip()
 
