@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovd_envs.errors import OVDError, TaskError
+from ovd_envs.stable import Draw
 from ovd_envs.task import Task
 from ovd_envs.web.extract import extract
 from ovd_envs.world import FORMS, RELATIONS, Ref, WorldTasks, kinds_of
 from ovd_envs.world.facts import KINDS
-from ovd_envs.world.questions import form_of, hops_of
+from ovd_envs.world.questions import draw_question, form_of, hops_of
 from ovd_envs.world.wordings import ASK, CALLED, COMPARE, NOUN, SAME
 
 EVERY_KIND = [kind for hops in (1, 2, 3, 4) for kind in kinds_of(hops)]
@@ -315,3 +316,13 @@ def test_unknown_tasks_are_named(source):
         source.task("test", -1)
     with pytest.raises(TaskError, match="no task"):
         source.find("world-v1-1hop-400people-seed0/test/0")
+
+
+def test_a_question_that_would_tell_its_answer_is_not_asked(monkeypatch):
+    world = WorldTasks().world("train")
+    hobbies = world.values["hobby"]
+    leading = tuple(f"Is {hobby.upper()} what {{}} likes as a hobby?" for hobby in hobbies)
+    monkeypatch.setitem(ASK, "hobby", leading)
+    for number in range(300):
+        question = draw_question(world, "hobby", Draw(f"leading {number}"))
+        assert question.answer.lower() not in question.text.lower()
