@@ -29,6 +29,10 @@ class InlineDialect(Dialect):
         self._chat = ChatDialect(tokenizer) if getattr(tokenizer, "chat_template", None) else None
         if self._chat is not None:
             self.stop_ids |= self._chat.stop_ids
+        # What the tokenizer puts before a text, such as a token that begins it. Asked of its work,
+        # because an option ``add_bos_token`` does not tell for all of them (Llama 3's).
+        plain, whole = tokenizer.encode("x", add_special_tokens=False), tokenizer.encode("x")
+        self._beginning: list[int] = whole[: whole.index(plain[0])]
 
     def open(self, observation: str, system: str | None = None) -> list[int]:
         """Ids of the user turn, or of the plain text where there is no chat template.
@@ -39,11 +43,7 @@ class InlineDialect(Dialect):
             return self._chat.open(observation, system)
         if system is not None:
             raise DialectError(f"tokenizer {self._model} has no chat template for a system message")
-        ids = self._weave("", observation)
-        first = getattr(self.tokenizer, "bos_token_id", None)
-        if first is not None and getattr(self.tokenizer, "add_bos_token", False):
-            ids.insert(0, first)
-        return ids
+        return [*self._beginning, *self._weave("", observation)]
 
     def follow(self, sampled: Sequence[int], observation: str) -> list[int]:
         """Ids of ``observation`` as plain text: nothing stands between it and the message."""

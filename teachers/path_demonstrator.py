@@ -41,7 +41,8 @@ class PathWalker:
 
     def _next(self, episode: Episode) -> Action:
         task = episode.task
-        steps = [step for step in task.metadata.get("path", ()) if _title(step)]
+        path = task.metadata.get("path")
+        steps = [step for step in path if _title(step)] if isinstance(path, list | tuple) else []
         if not steps or not task.answers:
             raise TaskError(f"task {task.id!r} has no gold path to walk, or no answer")
         seen = [turn.observation for turn in episode.turns]
@@ -55,15 +56,15 @@ class PathWalker:
         return Action("search", self._query(missing[0], episode))
 
     def _query(self, step: Mapping[str, Any], episode: Episode) -> str:
-        tried = any(_title(step) in turn.action for turn in episode.turns)
-        rng = random.Random(f"{tuple(episode.seed)}/{len(episode.turns)}/{episode.task.id}")
-        wording = OTHER_WORDS if tried else rng.choice(QUERIES)
         relation = str(step.get("relation", "")).replace("_", " ")
-        return wording.format(subject=_title(step), relation=relation).strip()
+        queries = [q.format(subject=_title(step), relation=relation).strip() for q in QUERIES]
+        tried = {self.protocol.parse(turn.action).text for turn in episode.turns}
+        rng = random.Random(f"{tuple(episode.seed)}/{len(episode.turns)}/{episode.task.id}")
+        return rng.choice([query for query in queries if query not in tried] or queries)
 
 
-def _title(step: Mapping[str, Any]) -> str:
-    return str(step.get("title", ""))
+def _title(step: Any) -> str:
+    return str(step.get("title", "")) if isinstance(step, Mapping) else ""
 
 
 class PathDemonstrator:
