@@ -57,10 +57,15 @@ class PathWalker:
 
     def _query(self, step: Mapping[str, Any], episode: Episode) -> str:
         relation = str(step.get("relation", "")).replace("_", " ")
-        queries = [q.format(subject=_title(step), relation=relation).strip() for q in QUERIES]
+        queries = [
+            wording.format(subject=_title(step), relation=relation).strip()
+            for wording in (*QUERIES, OTHER_WORDS)
+        ]
         tried = {self.protocol.parse(turn.action).text for turn in episode.turns}
+        if queries[-1] not in tried and not tried.isdisjoint(queries):
+            return queries[-1]
         rng = random.Random(f"{tuple(episode.seed)}/{len(episode.turns)}/{episode.task.id}")
-        return rng.choice([query for query in queries if query not in tried] or queries)
+        return rng.choice([query for query in queries[:-1] if query not in tried] or queries)
 
 
 def _title(step: Any) -> str:

@@ -250,3 +250,36 @@ def test_play_tells_of_a_bad_file_before_the_person_starts(ovd, tmp_path):
     out.write_text("notes\n")
     with pytest.raises(OVDError, match="row 1"):
         ovd("play", ENV, "--out", out)
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        (("-e", "protocol=search-r1"), "inline"),
+        (("-e", "protocol=search-r1", "--dialect", "chat"), "chat"),
+        (("-e", "protocol=tags"), "chat"),
+        (("-e", "protocol=tags", "--dialect", "inline"), "inline"),
+    ],
+)
+def test_the_dialect_is_the_environment_s_own_unless_one_is_given(
+    ovd, monkeypatch, tmp_path, more, name
+):
+    def load_student(name, *, dialect, **options):
+        loaded.append(dialect)
+        return ScriptedAgent(lambda episode: "<answer>x</answer>", name)
+
+    loaded: list[str] = []
+    monkeypatch.setattr(agents, "load_student", load_student)
+    command = (
+        *("run", "ovd/WorldQA-v0", "--student", "fake", "--tasks", "1", "-e", "people=100"),
+        *("--out", tmp_path / "e.jsonl"),
+    )
+    code, _ = ovd(*command, *more)
+    assert code == 0
+    [episode] = read_episodes(tmp_path / "e.jsonl")
+    assert episode.info["settings"]["dialect"] == name
+    assert loaded == [name]
+    # The episodes of one file are of one dialect.
+    other = "chat" if name == "inline" else "inline"
+    with pytest.raises(OVDError, match=f"an episode with dialect '{name}', this run has"):
+        ovd(*command, *more, "--dialect", other)

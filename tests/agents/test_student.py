@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agents.chat_dialect import ChatDialect
 from agents.episode import Episode, Turn
+from agents.inline_dialect import InlineDialect
 from agents.protocol import Act, Agent, Completion, Request
 from agents.student import Student
 from ovd_envs.task import Task
@@ -231,3 +232,21 @@ def test_finish_lets_go_of_the_sessions():
         name, dialect = "bare", DIALECT
 
     Student(Bare()).finish(episodes)
+
+
+@pytest.mark.parametrize("stop_string", ["</search>", "STOP", ""])
+def test_a_closing_tag_is_a_part_of_its_message_and_a_user_s_stop_string_is_not(stop_string):
+    class Backend(Recorder):
+        def generate(self, requests):
+            stops.extend(request.stop for request in requests)
+            ids = DIALECT.encode(f"<search>x{stop_string}")
+            stop = "stop_string" if stop_string else "length"
+            return [Completion(ids, [-1.0] * len(ids), stop, "<search>x", stop_string)]
+
+    stops: list[tuple[str, ...]] = []
+    backend = Backend()
+    for dialect, kept in ((InlineDialect(tiny_tokenizer()), "</search>"), (DIALECT, None)):
+        backend.dialect = dialect
+        [act] = Student(backend, stop=("STOP", "</search>")).act([new_episode()])
+        assert act.text == "<search>x" + (stop_string if stop_string == kept else "")
+    assert stops == [("STOP", "</search>", "</search>", "</answer>"), ("STOP", "</search>")]

@@ -21,11 +21,15 @@ from transformers import (
 )
 
 import agents.transformers_backend as module
+from agents.dialects import make_dialect
+from agents.episode import Episode, Turn
 from agents.models import resolve_model
 from agents.protocol import Backend, Completion, Request
 from agents.sampling import choose, uniforms
+from agents.student import Student
 from agents.transformers_backend import TransformersBackend, choose_dtype, load_model
 from ovd_envs.errors import OVDError
+from ovd_envs.task import Task
 from tests.tiny import tiny_model, tiny_tokenizer
 
 #: Besides the end of turn, some bytes end a reply: so replies have all lengths.
@@ -550,3 +554,52 @@ def test_dtypes():
     assert choose_dtype("auto") in (torch.float32, torch.bfloat16)
     with pytest.raises(OVDError, match="dtype 'float16': expected auto, float32 or bfloat16"):
         choose_dtype("float16")
+
+
+@pytest.mark.parametrize(
+    ("written", "text", "stop_string"),
+    [
+        ("<search>x</search>", "<search>x", "</search>"),
+        ("a STOP", "a ", "STOP"),
+        ("a</answer>", "a", "</answer>"),
+    ],
+)
+def test_a_completion_tells_which_string_ended_it(monkeypatch, written, text, stop_string):
+    backend = make_backend(ends=False)
+    stops = ("STOP", "</search>", "</answer>")
+    with scripted(monkeypatch, [*backend.dialect.encode(written), 5]):
+        [found] = backend.generate([Request([1], 40, stop=stops)])
+    assert (found.text, found.stop_string) == (text, stop_string)
+    assert found.ids == backend.dialect.encode(written)
+    with scripted(monkeypatch, [104, 257]):
+        [found] = backend.generate([Request([1], 40, stop=stops)])
+    assert (found.text, found.stop_string) == (backend.dialect.decode([104]), "")
+
+
+def test_inline_turns_are_the_same_with_and_without_kept_keys_and_values():
+    def episode_of(*, keep: bool) -> tuple[list[int], list[float], list[int]]:
+        backend = make_backend()
+        backend.dialect = make_dialect("inline", tiny_tokenizer())
+        backend.dialect.stop_ids |= ENDS
+        student = Student(backend, max_tokens=9)
+        episode = Episode(Task("t/0", "q", ("a",)), "e", "s", observation="q", seed=(0, 1, 2, 3))
+        read = []
+        for turn in range(4):
+            with forwards(backend) as seen:
+                [act] = student.act([episode])
+            read.append(seen[0][1])
+            words = f"\n\n<information>Doc 1(Title: {turn}) x</information>\n\n"
+            episode.turns.append(Turn(act.text, words, stop=act.stop))
+            if not keep:
+                backend.weights_changed()
+        [segment] = episode.segments
+        return segment.ids, segment.logprobs, read
+
+    ids, logprobs, read = episode_of(keep=True)
+    others, expected, read_anew = episode_of(keep=False)
+    assert ids == others
+    assert logprobs == pytest.approx(expected, abs=3e-5)
+    # What is new, and the last token of the message, which nobody had read yet.
+    new = len("\n\n<information>Doc 1(Title: 0) x</information>\n\n")
+    assert read[1:] == [new + 1] * 3
+    assert all(anew > few for anew, few in zip(read_anew[1:], read[1:], strict=True))

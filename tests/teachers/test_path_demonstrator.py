@@ -14,7 +14,7 @@ from ovd_envs.search.protocol import SearchResult
 from ovd_envs.task import ListTasks, Task
 from ovd_envs.webqa.env import PROTOCOLS, WebQAEnv
 from ovd_envs.world.tasks import WorldTasks
-from teachers.path_demonstrator import QUERIES, PathDemonstrator, PathWalker
+from teachers.path_demonstrator import PathDemonstrator, PathWalker
 from teachers.path_judge import PathJudge
 from teachers.registry import make_demonstrator
 
@@ -28,7 +28,6 @@ def tasks(hops: int) -> list[Task]:
     return WorldTasks(hops).distinct("train", 60)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))
 @pytest.mark.parametrize("hops", [1, 2, 3, 4])
 def test_every_gold_path_is_walked_and_judged_flawless(protocol, hops):
@@ -70,6 +69,7 @@ def test_a_page_that_was_not_shown_is_asked_for_in_other_words(protocol, seed):
     assert episode.reward == 1
     assert len(engine.queries) == len(set(engine.queries)) == 3
     assert all(STEP["title"] in query for query in engine.queries)
+    assert engine.queries[1] == f"birth place of {STEP['title']}"
 
 
 def query(seed: tuple[int, ...], task: Task = PATH, protocol: str = "tags") -> str:
@@ -82,8 +82,8 @@ def query(seed: tuple[int, ...], task: Task = PATH, protocol: str = "tags") -> s
 def test_the_wording_varies_and_depends_on_its_own_seed_alone():
     found = [query((0, 0, i, 0)) for i in range(60)]
     title = STEP["title"]
-    assert set(found) == {title, f"{title} birth place", f"birth place of {title}"}
-    assert len(set(QUERIES)) == 3
+    assert set(found) == {title, f"{title} birth place"}
+    assert 30 < found.count(title) < 60  # mostly the name alone
     assert [query((0, 0, i, 0)) for i in range(60)] == found
     for protocol in PROTOCOLS:  # the words are the same, however they are written
         assert [query((0, 0, i, 0), protocol=protocol) for i in range(60)] == found

@@ -7,8 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ovd_envs
+from agents.dialects import make_dialect
 from agents.episode import Segment
-from tests.tiny import tiny_model
+from teachers.path_demonstrator import PathDemonstrator
+from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.made import batches_of, dialect, row_of, student, teacher
 from training.loss import score_tokens, token_loss
 from training.rows import Row, episode_rows, merge_rows, total_weight
@@ -118,3 +121,43 @@ def test_a_merged_row_is_its_copies():
     assert (gradient - expected_gradient).norm() < 1e-6 * expected_gradient.norm()
     # The weight counts: one copy is another loss.
     assert loss_and_gradient([copies[0], other])[0] != pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("protocol", "name"), [("search-r1", "inline"), ("tags", "chat")])
+def test_what_was_retrieved_gets_no_gradient_at_all(protocol, name):
+    """Zero, exactly, where the model predicts retrieved text: in both dialects."""
+    options = {"protocol": protocol, "people": 100, "observation_limit": 300}
+    env = ovd_envs.make("ovd/WorldQA-v0", **options)
+    assert env.dialect == name
+    [episode] = PathDemonstrator().demonstrate(
+        "ovd/WorldQA-v0", [(env.tasks.task("train", 0), (0, 0, 0, 0))], options
+    )
+    assert episode.reward == 1
+    found = episode.turns[0].observation
+    episode.segments = []
+    [row] = episode_rows(0, episode, 1.0, make_dialect(name, tiny_tokenizer()), teacher=True)
+    decode = tiny_tokenizer().decode
+    own = [i for i, m in zip(row.ids, row.mask, strict=True) if m]
+    given_ = [i for i, m in zip(row.ids, row.mask, strict=True) if not m]
+    end = "<|im_end|>" if name == "chat" else ""
+    assert decode(own) == "".join(turn.action + end for turn in episode.turns)
+    assert found in decode(given_)
+
+    kept = []
+    policy = tiny_model()
+
+    def keep(module, inputs, output):
+        output.last_hidden_state.retain_grad()
+        kept.append(output.last_hidden_state)
+
+    policy.get_decoder().register_forward_hook(keep)
+    [batch] = batches_of([row], max_tokens=8192)
+    scores = score_tokens(policy, batch)
+    old, gains = scores.logprobs.detach() - 0.1, batch.advantages
+    token_loss(scores.logprobs, old, gains, old, kl=0.1).loss.sum().backward()
+    # The logits of a position are a map of its last hidden state alone.
+    gradient = kept[0].grad[0].abs().sum(dim=-1)
+    assert gradient.shape == (len(row.ids),)
+    for position, mask in enumerate(row.mask[1:]):
+        assert (gradient[position] > 0) == bool(mask), position
+    assert gradient[-1] == 0
