@@ -107,5 +107,5 @@ def _trafilatura(root: HtmlElement) -> str:
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     try:
         return trafilatura.extract(copy.deepcopy(root)) or ""
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        return ""  # a page that it does not expect: the fallback reads it
+    except Exception:  # noqa: BLE001 - whatever a stranger's page makes it raise, we read the page
+        return ""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 MAX_ROBOTS_BYTES = 512_000
 #: Seconds for which an answer holds (RFC 9309, section 2.4: at most 24 hours).
 _HOLDS = 24 * 3600.0
-#: Patterns with more wildcards than this are no rule but a way to keep the matcher busy.
-_MOST_WILDCARDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,6 @@ class RobotsRules:
     """The rules of each site, asked for once a day.
 
     Args:
-        get: reads the text of a site's robots.txt; ``None`` where the site has none. Raises
-            ``FetchError`` where that cannot be known; then nothing of the site is read.
         agent: the name that the rules are looked up by.
     """
 
@@ -44,7 +40,11 @@ class RobotsRules:
         self._lock = threading.Lock()
 
     def check(self, address: WebAddress, get: Callable[[WebAddress], str | None]) -> None:
-        """Raises ``FetchError`` where the site does not want ``address`` to be read."""
+        """Raises ``FetchError`` where the site does not want ``address`` to be read.
+
+        ``get`` reads the text of a site's robots.txt: ``None`` where the site has none. Where it
+        raises ``FetchError``, nothing of the site may be read.
+        """
         with self._lock:
             answer = self._answers.get(address.origin)
         if answer is None or answer.until < time.monotonic():
@@ -65,5 +65,4 @@ class RobotsRules:
         until = time.monotonic() + _HOLDS
         if text is None:
             return _Answer(None, until)
-        lines = [line for line in text.splitlines() if line.count("*") <= _MOST_WILDCARDS]
-        return _Answer(Protego.parse("\n".join(lines)), until)
+        return _Answer(Protego.parse(text), until)
