@@ -82,9 +82,15 @@ def _fits(text: str, limit: int, count: Callable[[str], int]) -> bool:
 
 
 def _prefix(text: str, limit: int, count: Callable[[str], int]) -> int:
-    """How many characters fit together with ``CUT``; at least one, so that there is an end."""
-    low, high = 1, min(len(text), _LONG * limit)
-    while low < high:  # the longest prefix, by halving: ``count`` grows with the text
+    """About how many characters fit together with ``CUT``; at least one, so that there is an end.
+
+    Not to the last character: a tokenizer reads a megabyte in a second, and each try costs.
+    """
+    most = min(len(text), _LONG * limit)
+    low, high = 1, min(limit, most)
+    while high < most and count(text[:high] + CUT) <= limit:
+        low, high = high, min(2 * high, most)
+    while high - low > low // 32:
         middle = (low + high + 1) // 2
         if count(text[:middle] + CUT) <= limit:
             low = middle
