@@ -366,7 +366,7 @@ def test_prompt_file(tmp_path):
     path.write_text("Frage: {question} {x}")
     assert make(prompt_file=path).reset(seed=0)[0] == f"Frage: {TASK.question} {{x}}"
     path.write_text("no place")
-    with pytest.raises(OVDError, match="expected {question} where the question goes"):
+    with pytest.raises(OVDError, match=r"expected \{question\} where the question goes"):
         make(prompt_file=path)
     path.write_bytes(b"{question} \xff")
     with pytest.raises(OVDError, match="cannot be read"):

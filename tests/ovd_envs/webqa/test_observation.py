@@ -11,7 +11,11 @@ from ovd_envs.webqa.search_r1 import SearchR1Protocol
 from ovd_envs.webqa.tags import TagProtocol
 from ovd_envs.webqa.tool_calls import ToolCallProtocol
 
-NAMES = ["think", "search", "open", "answer", "information", "tool", "tools", "tool_call", "tool_response", "TOOL_CALL", "Answer"]
+#: In any case.
+NAMES = (
+    *("think", "search", "open", "answer", "information", "tool", "tools"),
+    *("tool_call", "tool_response", "TOOL_CALL", "Answer"),
+)
 HOSTILE = st.lists(
     st.sampled_from(["<", ">", "/", " ", "\n", "\x1c", "x", "‹", "›", *NAMES]) | st.text(max_size=3)
 ).map("".join)
