@@ -246,7 +246,8 @@ def test_search_r1_with_the_tiny_model_is_exact():
     # A random model writes no tags: letters stand for them, and each belongs to its message.
     backend.dialect.stop_strings = tuple("aeiounst")
     ends = check_search_r1(Student(backend, max_tokens=16))
-    assert len([end for end in ends if end in backend.dialect.stop_strings]) > 3
+    assert ends
+    assert set(ends) <= set(backend.dialect.stop_strings)
 
 
 @pytest.mark.slow
