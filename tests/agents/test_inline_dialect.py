@@ -187,6 +187,21 @@ def test_the_first_prompt_is_the_chat_template_s_or_plain_text():
         assert dialect_of(name).stop_ids == {257}
 
 
+def test_the_end_of_turn_of_the_template_ends_a_message_too():
+    tokenizer = base_tokenizer(begins=True)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})
+    tokenizer.chat_template = (  # as Llama 3: the end of a turn is not the end of the text
+        "{{ '<s>' }}{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<|eot|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
+    dialect = InlineDialect(tokenizer)
+    end = tokenizer.convert_tokens_to_ids("<|eot|>")
+    assert dialect.stop_ids == {257, end}
+    assert dialect.open("q").count(256) == 1  # the template's own
+    assert dialect.decode([*dialect.encode("a"), end]) == "a"
+    assert dialect.follow([end], "b") == dialect.encode("b")
+
+
 def test_a_base_model_has_no_place_for_a_system_message():
     for _ in range(2):
         with pytest.raises(DialectError, match="no chat template for a system message") as caught:
