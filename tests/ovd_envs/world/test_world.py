@@ -166,11 +166,10 @@ def test_addresses_are_those_of_the_server_that_is_named(world):
 
 def test_a_large_corpus_is_made_one_by_one():
     world = World(people=100_000)
-    stream = world.documents()
-    for _ in islice(stream, 100):  # what is made once, is made now
+    for _ in islice(world.documents(), 100):  # what is made once, is made now
         pass
     tracemalloc.start()
-    for _ in islice(stream, 5_000):
+    for _ in islice(world.documents(), 5_000):
         pass
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
