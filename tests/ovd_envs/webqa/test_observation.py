@@ -104,6 +104,17 @@ def test_any_text_and_limit_come_to_an_end(text, limit):
     assert "".join(whole.split()) == "".join(text.split())
 
 
+def test_a_cut_that_takes_more_tokens_is_moved():
+    """Tokenizers are not monotone: without its next word a text may be more tokens."""
+
+    def count(text):
+        return len(text) + 10 * text.endswith(f".{CUT}")
+
+    parts = pages("One two. Three four five six", 20, count)
+    assert len(parts) == 2
+    assert all(count(part) <= 20 for part in parts)
+
+
 def test_pages_are_cut_where_a_reader_would():
     assert pages("One two.\n\nThree four five.", 20) == [f"One two.{CUT}", "Three four five."]
     assert pages("One two three. Four five six.", 20) == [f"One two three.{CUT}", "Four five six."]

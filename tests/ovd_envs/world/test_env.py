@@ -47,12 +47,17 @@ def test_ovd_check(hops, protocol):
     ],
 )
 def test_only_the_world_is_read(env, url):
-    with pytest.raises(FetchError):
+    with pytest.raises(FetchError, match="^(only pages of|not a web address$)"):
         WorldReader(0, PEOPLE, "train").read(url)
     env.reset(seed=0)
     observation, *_, info = env.step(f"<open>{url}</open>")
     assert "The page cannot be read" in observation
     assert info["failed"] == 1
+
+
+def test_a_page_is_known_by_its_address_in_the_world():
+    document = next(World(0, people=PEOPLE).documents())
+    assert WorldReader(0, PEOPLE, "train").read(document.url).url == document.url
 
 
 def test_a_missing_page_is_told_without_the_port(env):
