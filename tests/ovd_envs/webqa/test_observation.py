@@ -110,7 +110,7 @@ def test_a_cut_that_takes_more_tokens_is_moved():
     def count(text):
         return len(text) + 10 * text.endswith(f".{CUT}")
 
-    parts = pages("One two. Three four five six", 20, count)
+    parts = pages("One two three. Four five six", 20, count)
     assert len(parts) == 2
     assert all(count(part) <= 20 for part in parts)
 

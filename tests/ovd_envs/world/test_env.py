@@ -47,7 +47,7 @@ def test_ovd_check(hops, protocol):
     ],
 )
 def test_only_the_world_is_read(env, url):
-    with pytest.raises(FetchError, match="^(only pages of|not a web address$)"):
+    with pytest.raises(FetchError, match=r"^(only pages of|not a web address$)"):
         WorldReader(0, PEOPLE, "train").read(url)
     env.reset(seed=0)
     observation, *_, info = env.step(f"<open>{url}</open>")
