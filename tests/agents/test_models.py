@@ -114,7 +114,8 @@ def test_a_folder_needs_a_config(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "runs/demo/checkpoints", "../x"])
-def test_what_looks_like_a_folder_is_never_asked_of_the_hub(monkeypatch, name):
+def test_what_looks_like_a_folder_is_never_asked_of_the_hub(monkeypatch, name, tmp_path):
+    monkeypatch.chdir(tmp_path)  # after `make demo` the repository has such a folder
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     with pytest.raises(OVDError, match="no such folder"):
         resolve_model(name)
