@@ -5,12 +5,11 @@ Entry points: "ovd.judges" and "ovd.demonstrators".
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from ovd_envs.errors import OVDError
+from ovd_envs.options import check_options
 from ovd_envs.registry import Registry
 from teachers.protocol import Demonstrator, Judge
 
@@ -87,23 +86,5 @@ def make_demonstrator(name: str, **options: Any) -> Demonstrator:
 
 def _make(registry: Registry[Callable[..., Any]], name: str, options: dict[str, Any]) -> Any:
     factory = registry.get(name)
-    _check_options(f"{registry.kind} {name!r}", factory, options)
+    check_options(f"{registry.kind} {name!r}", factory, options)
     return factory(**options)
-
-
-def _check_options(what: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except ValueError:  # a class in C may have none: it says itself what it does not take
-        return
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        known = [p.name for p in signature.parameters.values() if p.kind in named]
-        unknown = sorted(set(options) - set(known))
-        if not unknown:
-            raise OVDError(f"{what}: {error}") from error
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-        raise OVDError(f"{what}: no option {unknown[0]!r}; {hint}") from error

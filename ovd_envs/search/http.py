@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from tenacity import (
 from ovd_envs.errors import OVDError
 from ovd_envs.search.protocol import SearchError, SearchResult
 from ovd_envs.search.wire import Nonsense, from_reply
+from ovd_envs.web.retry_after import retry_after
 
 SPELLINGS = ("auto", "queries", "query")
 
@@ -205,7 +204,7 @@ class HttpEngine:
             raise _WantsQuery
         if status in _PASSING:
             told = f"HTTP {status}{_detail(answer)}"
-            raise _Passing(told, _retry_after(headers.get("Retry-After")))
+            raise _Passing(told, retry_after(headers.get("Retry-After")) or 0.0)
         if status != 200:
             raise SearchError(f"{self.url}: HTTP {status}{_detail(answer)}")
         try:
@@ -266,20 +265,6 @@ def _detail(answer: bytes) -> str:
         told = answer[:200].decode("utf-8", "replace")
     text = " ".join(str(told).split())[:200]
     return f": {text}" if text else ""
-
-
-def _retry_after(header: str | None) -> float:
-    """Seconds that "Retry-After" asks for: a number of them, or a date."""
-    if not header:
-        return 0.0
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return 0.0
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
 def _reason(error: BaseException) -> str:

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ovd_envs.errors import OVDError
+from ovd_envs.options import check_options
 from ovd_envs.registry import Registry
 from ovd_envs.search.protocol import SearchEngine
 
@@ -93,14 +92,5 @@ def shared_engine(spec: EngineSpec) -> SearchEngine:
 
 def _make(name: str, values: tuple[str, ...], options: dict[str, Any]) -> SearchEngine:
     factory = search_engines.get(name)
-    try:
-        inspect.signature(factory).bind(*values, **options)
-    except TypeError as error:
-        known = list(inspect.signature(factory).parameters)
-        unknown = sorted(set(options) - set(known))
-        if not unknown:
-            raise OVDError(f"search engine {name!r}: {error}") from error
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise OVDError(f"search engine {name!r}: no option {unknown[0]!r}; {hint}") from error
+    check_options(f"search engine {name!r}", factory, options, values)
     return factory(*values, **options)
