@@ -21,6 +21,9 @@ from training.rows import Row, episode_rows, merge_rows
 #: Keeps a division by the standard deviation finite.
 EPSILON = 1e-4
 
+#: A baseline that is the mean of one episode says nothing of it.
+SMALLEST_GROUP = 2
+
 Scale = Literal["none", "group"]
 
 
@@ -75,6 +78,7 @@ class OVD(_Options):
         return self
 
     needs_judge: ClassVar[bool] = True
+    smallest_group: ClassVar[int] = SMALLEST_GROUP
 
     @property
     def needs_demonstrator(self) -> bool:
@@ -107,7 +111,7 @@ class OVD(_Options):
 
     def _group_rows(self, number: int, group: Group, dialect: Dialect) -> list[Row]:
         usable = group.usable
-        if len(usable) < 2:
+        if len(usable) < self.smallest_group:
             return []
         own = [judged.episode.reward for judged in usable]
         students = [j.episode for j in usable if self.keep_rejected or self.accepted(j)]
@@ -127,6 +131,7 @@ class GRPO(_Options):
 
     needs_judge: ClassVar[bool] = False
     needs_demonstrator: ClassVar[bool] = False
+    smallest_group: ClassVar[int] = SMALLEST_GROUP
 
     def slots(self, group: Group) -> list[int]:
         """None: nobody demonstrates."""
@@ -137,7 +142,7 @@ class GRPO(_Options):
         rows: list[Row] = []
         for number, group in enumerate(groups):
             episodes = [judged.episode for judged in group.usable]
-            if len(episodes) < 2:
+            if len(episodes) < self.smallest_group:
                 continue
             rewards = [episode.reward for episode in episodes]
             gains = advantages(rewards, rewards, self.scale)

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 class Algorithm(Protocol):
-    """What to ask of the teachers for a group, and which rows the groups of a step become."""
+    """What to ask of the teachers for a group, and which rows the groups of a step become.
+
+    An algorithm that learns nothing from small groups may have a ``smallest_group``; a
+    ``rollout.group_size`` below it is then refused.
+    """
 
     @property
     def needs_judge(self) -> bool:

@@ -291,6 +291,18 @@ class Trainer:
 
 
 def _algorithm(config: Config) -> Algorithm:
+    """The algorithm that was chosen. Raises ``ConfigError`` where its groups are too small."""
+    algorithm = _make_algorithm(config)
+    smallest = getattr(algorithm, "smallest_group", 1)
+    if config.rollout.group_size < smallest:
+        raise ConfigError(
+            f"rollout.group_size: algorithm {config.algorithm.name!r} expects at least {smallest}, "
+            f"got {config.rollout.group_size}; nothing would be learned"
+        )
+    return algorithm
+
+
+def _make_algorithm(config: Config) -> Algorithm:
     factory: Any = algorithms.get(config.algorithm.name)
     if hasattr(factory, "model_validate"):
         made: Algorithm = parse_options(factory, config.algorithm.options, where="algorithm")

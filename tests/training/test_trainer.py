@@ -381,6 +381,8 @@ def test_an_algorithm_of_ones_own(student_folder, tmp_path):
     [
         ({"judge": None}, "needs a judge"),
         ({"demonstrator": None}, "needs a demonstrator"),
+        ({"rollout": {"group_size": 1}}, "algorithm 'ovd' expects at least 2, got 1"),
+        ({"algorithm": "grpo", "rollout": {"group_size": 1}}, "rollout.group_size"),
         ({"judge": "stepz"}, "no judge 'stepz': did you mean 'steps'?"),
         ({"judge": {"name": "steps", "strict": 1}}, "no option 'strict'"),
         ({"demonstrator": "scriptd"}, "did you mean 'scripted'?"),
