@@ -59,12 +59,22 @@ def load_model(
     return model.eval().to(device), tokenizer, place
 
 
+#: A beginning of fewer tokens is cheaper to read with every prompt than by a pass of its own.
+_WORTH_SHARING = 16
+
+
 @dataclass(slots=True)
 class _Past:
     """Keys and values of the tokens ``ids``: one (2, heads, tokens, width) tensor a layer."""
 
     ids: list[int]
     layers: list[torch.Tensor]
+
+
+def _shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 @dataclass(slots=True)
@@ -216,6 +226,7 @@ class TransformersBackend:
             if key not in prompts:
                 prompts[key] = len(prompts)
                 pasts.append(self._reusable(request))
+        self._share_beginning(list(prompts), pasts)
         # All rows read as many tokens as the one that must read most, or their whole prompt: so
         # a row's columns have no gap, and a sliding window sees what it should.
         known = [len(past.ids) if past else 0 for past in pasts]
@@ -239,6 +250,25 @@ class TransformersBackend:
             mask, logits = mask[index], logits[index]
         return cache, mask, logits
 
+    def _share_beginning(
+        self, prompts: Sequence[tuple[int, ...]], pasts: list[_Past | None]
+    ) -> None:
+        """Read once what all new prompts begin with: system message and instructions, mostly."""
+        new = [i for i, past in enumerate(pasts) if past is None]
+        if len(new) < 2:
+            return
+        ordered = sorted(prompts[i] for i in new)
+        # What the first and the last in order have in common, all have.
+        shared = list(ordered[0][: _shared_length(ordered[0][:-1], ordered[-1])])
+        if len(shared) < _WORTH_SHARING:
+            return
+        ids = torch.tensor([shared], device=self.model.device)
+        cache, mask = DynamicCache(), torch.ones_like(ids)
+        self._forward(ids, mask, torch.arange(len(shared), device=ids.device)[None], cache)
+        past = _Past(shared, [torch.cat([layer.keys, layer.values]) for layer in cache.layers])
+        for i in new:
+            pasts[i] = past
+
     @property
     def _pad_id(self) -> int:
         return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
@@ -248,10 +278,7 @@ class TransformersBackend:
         past = self._sessions.get(request.session) if request.session else None
         if past is None:
             return None
-        ids, length = request.ids, 0
-        limit = min(len(past.ids), len(ids) - 1)
-        while length < limit and past.ids[length] == ids[length]:
-            length += 1
+        length = _shared_length(past.ids, request.ids[:-1])
         if not length:
             return None
         return _Past(past.ids[:length], [layer[:, :, :length] for layer in past.layers])

@@ -200,6 +200,37 @@ def test_a_shared_prompt_is_read_once(backend):
         same(completion, make_backend().generate([request])[0])
 
 
+def test_what_all_prompts_begin_with_is_read_once(backend):
+    beginning, *ends = prompts_of(24, 3, 9, 1)
+    prompts = [[*beginning, *end] for end in ends]
+    requests = [
+        Request(p, 6, key=(i,), session=f"s{i}") for i, p in enumerate([*prompts, *prompts])
+    ]
+    with forwards(backend) as seen:
+        found = backend.generate(requests)
+    assert seen[:2] == [(1, 24), (3, 9)]
+    for request, completion in zip(requests, found, strict=True):
+        same(completion, make_backend().generate([request])[0])
+        check_exact(backend, request, completion)
+    # What was read together is each conversation's own afterwards.
+    more = [
+        Request([*r.ids, *c.ids, 5], 4, key=(i, 1), session=r.session)
+        for i, (r, c) in enumerate(zip(requests, found, strict=True))
+    ]
+    with forwards(backend) as seen:
+        found = backend.generate(more)
+    assert seen[0] == (6, 2)
+    for request, completion in zip(more, found, strict=True):
+        check_exact(backend, request, completion)
+
+
+def test_a_short_beginning_is_not_worth_a_pass(backend):
+    one, other = prompts_of(9, 7)
+    with forwards(backend) as seen:
+        backend.generate([Request([*one, *other], 2), Request([*one, 1], 2)])
+    assert seen[0] == (2, 16)
+
+
 def test_a_reply_that_ended_is_not_computed(backend):
     requests = [Request(p, 3 + i, key=(i,)) for i, p in enumerate(prompts_of(*range(4, 24, 2)))]
     with forwards(backend) as seen:
@@ -299,13 +330,15 @@ def other_model(name: str):
     )
 
 
+@pytest.mark.parametrize("beginning", [0, 21])
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma3"])
-def test_windows_and_learned_positions_over_several_turns(name):
+def test_windows_and_learned_positions_over_several_turns(name, beginning):
     """Rows of a batch that keep and read different numbers of tokens: columns are not positions."""
     backend = make_backend(model=other_model(name).eval())
     rng = random.Random(1)
+    shared, *prompts = prompts_of(beginning, 3, 20, 40, 11)
     requests = [
-        Request(p, 12, key=(i,), session=f"s{i}") for i, p in enumerate(prompts_of(3, 20, 40, 11))
+        Request([*shared, *p], 12, key=(i,), session=f"s{i}") for i, p in enumerate(prompts)
     ]
     for turn in range(3):
         found = backend.generate(requests)
@@ -328,7 +361,8 @@ def test_windows_and_learned_positions_over_several_turns(name):
 def test_conversations_of_any_shape_are_exact(data):
     backend = make_backend(batch_size=data.draw(st.integers(1, 5)))
     count = data.draw(st.integers(1, 4))
-    history = [data.draw(prompt) for _ in range(count)]
+    beginning = prompts_of(data.draw(st.sampled_from([0, 15, 16, 40])))[0]
+    history = [[*beginning, *data.draw(prompt)] for _ in range(count)]
     for turn in range(data.draw(st.integers(2, 3))):
         requests = [
             Request(history[i], data.draw(st.integers(1, 6)), key=(i, turn), session=f"s{i}")
