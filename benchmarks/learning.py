@@ -2,11 +2,14 @@
 
     python benchmarks/learning.py --out runs/learning            # everything, over an hour
     python benchmarks/learning.py --seeds 0 --algorithms ovd     # a part of it
+    python benchmarks/learning.py --config examples/worldqa_cpu.yaml --out runs/world --seeds 0 \\
+        --also search=false --also k=3                            # other recipes, other questions
 
-Every run is `examples/math_cpu.yaml` with another seed or algorithm: the same student, tasks,
-student episodes, schedule and evaluations. `sft` is imitation at equal teacher episodes: as many
-steps as the teacher episodes of the same seed's OVD run pay for, at a full group of them a step,
-with its own whole learning-rate schedule. Finished runs are kept and resumed; prints JSON.
+Every run is the recipe (`examples/math_cpu.yaml`) with another seed or algorithm: the same student,
+tasks, student episodes, schedule and evaluations. `sft` is imitation at equal teacher episodes: as
+many steps as the teacher episodes of the same seed's OVD run pay for, at a full group of them a
+step, with its own whole learning-rate schedule. `--also` evaluates each trained student once more,
+with other options of the environment. Finished runs are kept and resumed; prints JSON.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CONFIG = Path(__file__).parents[1] / "examples" / "math_cpu.yaml"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 ALGORITHMS = ("ovd", "grpo", "sft")
 
 
 def overrides(algorithm: str, seed: int, out: Path) -> list[str]:
-    """The keys that differ from the configuration of the demo."""
+    """The keys that differ from the recipe."""
     changed = [f"seed={seed}"]
     if algorithm == "grpo":
         changed += ["algorithm={name: grpo}", "judge=null", "demonstrator=null"]
@@ -40,14 +43,13 @@ def equal_steps(out: Path, seed: int) -> int:
     return max(1, round(spent / first["student_episodes"]))
 
 
-def train(algorithm: str, seed: int, out: Path, extra: list[str]) -> dict[str, Any]:
+def train(algorithm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one run, or read it where it is there; what it came to."""
-    folder = out / f"{algorithm}-{seed}"
+    folder = options.out / f"{algorithm}-{seed}"
     if not (folder / "summary.json").is_file():
-        changes = [*overrides(algorithm, seed, out), *extra]
+        changes = [*overrides(algorithm, seed, options.out), *options.extra]
         settings = [part for change in changes for part in ("--set", change)]
-        command = [sys.executable, "-m", "ovd", "train", str(CONFIG), "--run", str(folder)]
-        subprocess.run([*command, "--resume", *settings], check=True, stdout=sys.stderr)
+        ovd("train", str(options.config), "--run", str(folder), "--resume", *settings)
     summary = json.loads((folder / "summary.json").read_text())
     curve, spent = [], {0: 0}
     for line in (folder / "metrics.jsonl").read_text().splitlines():
@@ -63,16 +65,35 @@ def train(algorithm: str, seed: int, out: Path, extra: list[str]) -> dict[str, A
                 "interval": result["interval"],
             }
         )
-    return {"algorithm": algorithm, "seed": seed, **summary, "curve": curve}
+    also = {changes: evaluate(folder, changes.split()) for changes in options.also}
+    return {"algorithm": algorithm, "seed": seed, **summary, "curve": curve, "also": also}
+
+
+def evaluate(run: Path, env_options: list[str]) -> dict[str, Any]:
+    """The last student of ``run`` with other options of its environment, greedy, 200 tasks."""
+    changed = [part for option in env_options for part in ("-e", option)]
+    result = json.loads(ovd("eval", "--student", str(run), *changed, "--json"))
+    return {key: result[key] for key in ("accuracy", "interval", "n")}
+
+
+def ovd(*arguments: str) -> str:
+    """Run the command; what it printed. Everything else that it says goes to our stderr."""
+    command = [sys.executable, "-m", "ovd", *arguments]
+    if "--json" in arguments:
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    return ""
 
 
 def main() -> None:
     """Train what is missing and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=EXAMPLES / "math_cpu.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--algorithms", nargs="+", default=ALGORITHMS, choices=ALGORITHMS)
     parser.add_argument("--set", dest="extra", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--also", action="append", default=[], metavar="'KEY=VALUE ...'")
     options = parser.parse_args()
     if "sft" in options.algorithms and "ovd" not in options.algorithms:
         for seed in options.seeds:
@@ -80,10 +101,8 @@ def main() -> None:
                 parser.error(f"sft spends what ovd spent: train ovd with seed {seed} first")
     # OVD first: it says how many teacher episodes imitation may spend.
     chosen = [name for name in ALGORITHMS if name in options.algorithms]
-    runs = [
-        train(name, seed, options.out, options.extra) for seed in options.seeds for name in chosen
-    ]
-    print(json.dumps({"runs": runs}, indent=2))
+    runs = [train(name, seed, options) for seed in options.seeds for name in chosen]
+    print(json.dumps({"config": options.config.name, "runs": runs}, indent=2))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,10 @@ def _show_episodes(console: Any, trainer: Any) -> None:
 
 def evaluate(
     env: str | None = typer.Argument(
-        None, metavar="ENV", help="Name of an environment, see `ovd envs`.", show_default=False
+        None,
+        metavar="ENV",
+        help="Name of an environment, see `ovd envs`; default for a run folder: the run's own.",
+        show_default=False,
     ),
     student: str | None = typer.Option(
         None,
@@ -169,19 +172,21 @@ def evaluate(
             raise OVDError("--engine: measures a search engine alone, without ENV and --student")
         _evaluate_engine(engine, tasks, k, as_json)
         return
-    if env is None or student is None:
-        missing = "ENV" if env is None else "--student"
-        raise OVDError(f"{missing}: expected ENV and --student MODEL, or --engine NAME:VALUE")
+    if student is None:
+        raise OVDError("--student: expected ENV and --student MODEL, or --engine NAME:VALUE")
     options = parse_options(env_option, "--env-option")
     run = Run(student)
     if run.exists:
         config = run.config()
+        env = env or config.env
         options = {**(config.env_options if env == config.env else {}), **options}
         max_tokens = max_tokens or config.rollout.max_tokens
         max_context = config.rollout.max_context
         dialect = dialect or config.rollout.dialect
         model, dtype = str(run.latest_model()), run.facts().get("dtype", "auto")
     else:
+        if env is None:
+            raise OVDError(f"ENV: expected the name of an environment, for {student!r} is no run")
         model, dtype, max_context = student, "auto", None
     if samples > 1 and temperature == 0:
         raise OVDError("--samples: greedy samples are all the same; expected --temperature above 0")

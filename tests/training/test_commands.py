@@ -243,8 +243,9 @@ def test_eval_with_several_samples(ovd, student_folder):
 
 def test_eval_prints_a_table(ovd, finished):
     run, _ = finished
+    # Without ENV: the run's own.
     code, process = ovd.run(
-        "eval", ENV, "-s", run.name, "--tasks", 3, "--compare", run.name, cwd=run.parent
+        "eval", "-s", run.name, "--tasks", 3, "--compare", run.name, cwd=run.parent
     )
     assert code == 0, process.err
     assert re.search(r"accuracy .* 0\.0%  \[0\.0%, 56\.1%\]", process.out)

@@ -81,7 +81,8 @@ def test_what_cannot_be_measured_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "ENV: expected ENV and --student MODEL, or --engine NAME:VALUE"),
+        ([], "--student: expected ENV and --student MODEL, or --engine NAME:VALUE"),
+        (["--student", "x"], "ENV: expected the name of an environment, for 'x' is no run"),
         (["ovd/Math-v0"], "--student: expected ENV and --student MODEL, or --engine"),
         (["ovd/Math-v0", "--engine", "bm25:x"], "alone, without ENV and --student"),
         (["--engine", "bm25:x"], "--tasks: expected a JSONL file of questions with --engine"),
