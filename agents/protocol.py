@@ -61,7 +61,7 @@ class Completion:
     ``logprobs`` are natural logarithms at the sampling temperature (at temperature 1 where the
     request was greedy). ``stop`` is "end_of_turn", "stop_string" or "length". ``text`` is the
     message without the end-of-turn token, cut before ``stop_string``, the one that ended it; the
-    ids are never cut.
+    ids are never cut. ``version`` is the version of the weights that sampled it.
     """
 
     ids: list[int]
@@ -69,6 +69,7 @@ class Completion:
     stop: str
     text: str
     stop_string: str = ""
+    version: int = 0
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from agents.completion import check_request, complete, reason_to_stop
 from agents.dialects import make_dialect
 from agents.models import resolve_model
 from agents.protocol import Completion, Request
@@ -151,26 +152,11 @@ class TransformersBackend:
         that mean nothing.
         """
         for request in requests:
-            self._check(request)
+            check_request(request, self.context_length)
         completions: list[Completion] = []
         for start in range(0, len(requests), self.batch_size):
             completions += self._generate(requests[start : start + self.batch_size])
         return completions
-
-    def _check(self, request: Request) -> None:
-        if not request.ids:
-            raise OVDError("an empty prompt: expected at least one token id")
-        if request.max_tokens < 1:
-            raise OVDError(f"max_tokens: expected at least 1, got {request.max_tokens}")
-        if not request.temperature >= 0:
-            raise OVDError(f"temperature: expected 0 (greedy) or more, got {request.temperature}")
-        if "" in request.stop:
-            raise OVDError("stop: expected strings that are not empty, got ''")
-        if len(request.ids) + request.max_tokens > self.context_length:
-            raise OVDError(
-                f"a prompt of {len(request.ids)} tokens and a reply of {request.max_tokens}: "
-                f"expected at most {self.context_length} together"
-            )
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
         device = self.model.device
@@ -187,7 +173,7 @@ class TransformersBackend:
             ended = [i for i, row in enumerate(rows) if running[row].stop]
             self._keep_sessions(cache, mask, [(i, running[rows[i]]) for i in ended])
             if len(ended) == len(rows):
-                return [self._complete(r) for r in running]
+                return [complete(self.dialect, r.request, r.ids, r.logprobs) for r in running]
             if ended:
                 alive = torch.tensor(
                     [i for i, row in enumerate(rows) if not running[row].stop], device=device
@@ -319,24 +305,7 @@ class TransformersBackend:
             raise OVDError(f"model {self.name!r}: its logits are not numbers (NaN)")
         reply.ids.append(token)
         reply.logprobs.append(logprob)
-        if token in self.dialect.stop_ids:
-            reply.stop = "end_of_turn"
-        elif reply.request.stop and self._stop_in(self.dialect.decode(reply.ids), reply):
-            reply.stop = "stop_string"
-        elif len(reply.ids) >= reply.request.max_tokens:
-            reply.stop = "length"
-
-    def _stop_in(self, text: str, reply: _Running) -> str:
-        """The stop string that comes first in ``text``; empty where there is none."""
-        found = [stop for stop in reply.request.stop if stop in text]
-        return min(found, key=text.find, default="")
-
-    def _complete(self, reply: _Running) -> Completion:
-        text, stop_string = self.dialect.decode(reply.ids), ""
-        if reply.stop == "stop_string":
-            stop_string = self._stop_in(text, reply)
-            text = text.partition(stop_string)[0]
-        return Completion(reply.ids, reply.logprobs, reply.stop, text, stop_string)
+        reply.stop = reason_to_stop(self.dialect, reply.request, reply.ids)
 
     @torch.inference_mode()
     def next_token_logprobs(
@@ -352,7 +321,7 @@ class TransformersBackend:
         for start in range(0, len(prompts), self.batch_size):
             batch = [Request(ids, 1) for ids in prompts[start : start + self.batch_size]]
             for request in batch:
-                self._check(request)
+                check_request(request, self.context_length)
             _, _, logits = self._prefill(batch)
             rows += logits.float().log_softmax(dim=-1)[:, wanted].tolist()
         return rows
