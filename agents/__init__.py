@@ -9,6 +9,7 @@ from agents.episode import Episode, Segment, Turn, read_episodes, write_episodes
 from agents.protocol import Act, Agent, Backend, Completion, Request
 from agents.registry import backends
 from agents.rollout import rollout
+from ovd_envs.options import check_options
 
 if TYPE_CHECKING:
     from agents.chat_dialect import ChatDialect
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from agents.inline_dialect import InlineDialect
     from agents.student import Student
     from agents.transformers_backend import TransformersBackend
+    from agents.vllm_backend import VLLMBackend
+    from agents.vllm_server import VLLMServerBackend
 
 # Loaded at first use: torch and transformers take seconds.
 _LAZY = {
@@ -24,6 +27,8 @@ _LAZY = {
     "InlineDialect": "agents.inline_dialect",
     "Student": "agents.student",
     "TransformersBackend": "agents.transformers_backend",
+    "VLLMBackend": "agents.vllm_backend",
+    "VLLMServerBackend": "agents.vllm_server",
 }
 
 
@@ -44,12 +49,22 @@ def load_backend(
 ) -> Backend:
     """A backend for a model: an alias, a folder or a hub name.
 
-    ``dialect`` is "chat" or "inline": see ``TextEnv.dialect``. Raises ``OVDError`` where there is
-    no such model, backend or dialect.
+    ``backend`` is a name, or NAME:ADDRESS for one that runs elsewhere: "transformers", "vllm",
+    "vllm-server:http://localhost:8000". ``dialect`` is "chat" or "inline": see
+    ``TextEnv.dialect``. Raises ``OVDError`` where there is no such model, backend or dialect.
     """
-    return backends.get(backend)(
-        name, dtype=dtype, device=device, batch_size=batch_size, dialect=dialect
-    )
+    kind, _, address = backend.partition(":")
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "batch_size": batch_size,
+        "dialect": dialect,
+    }
+    if address:
+        options["address"] = address
+    load = backends.get(kind)
+    check_options(f"backend {kind!r}", load, options, [name])
+    return load(name, **options)
 
 
 def load_student(
@@ -61,12 +76,20 @@ def load_student(
     device: str | None = None,
     batch_size: int = 64,
     dialect: str = "chat",
+    backend: str = "transformers",
 ) -> Student:
     """A student: ``load_backend`` and how it samples. Raises ``OVDError``."""
     from agents.student import Student
 
-    backend = load_backend(name, dtype=dtype, device=device, batch_size=batch_size, dialect=dialect)
-    return Student(backend, temperature=temperature, max_tokens=max_tokens)
+    loaded = load_backend(
+        name,
+        backend=backend,
+        dtype=dtype,
+        device=device,
+        batch_size=batch_size,
+        dialect=dialect,
+    )
+    return Student(loaded, temperature=temperature, max_tokens=max_tokens)
 
 
 __all__ = [
@@ -83,6 +106,8 @@ __all__ = [
     "Student",
     "TransformersBackend",
     "Turn",
+    "VLLMBackend",
+    "VLLMServerBackend",
     "backends",
     "load_backend",
     "load_student",

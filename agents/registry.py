@@ -13,13 +13,23 @@ from ovd_envs.search.encoders import encoders
 from ovd_envs.search.registry import search_engines
 
 #: A name stands for a function from a model's name (and ``dtype``, ``device``, ``batch_size``,
-#: ``dialect``) to a backend that runs it.
+#: ``dialect``; ``address`` where one was given) to a backend that runs it.
 backends: Registry[Callable[..., Backend]] = Registry("ovd.backends", "backend")
 
 backends.register(
     "transformers",
     "agents.transformers_backend:TransformersBackend.load",
     "any causal language model, in this process",
+)
+backends.register(
+    "vllm",
+    "agents.vllm_backend:VLLMBackend.load",
+    "vLLM in this process: continuous batching (make vllm)",
+)
+backends.register(
+    "vllm-server",
+    "agents.vllm_server:VLLMServerBackend.load",
+    "vLLM servers over HTTP (vllm-server:http://HOST:PORT, several with commas)",
 )
 
 search_engines.register(

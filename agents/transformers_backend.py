@@ -114,6 +114,7 @@ class TransformersBackend:
         configured = getattr(model.generation_config, "eos_token_id", None)
         more = configured if isinstance(configured, list) else [configured]
         self.dialect.stop_ids |= {i for i in more if i is not None}
+        self.version = 0
         self._sessions: dict[str, _Past] = {}
 
     @classmethod
@@ -140,8 +141,12 @@ class TransformersBackend:
         for session in sessions:
             self._sessions.pop(session, None)
 
-    def weights_changed(self) -> None:
-        """Forget every key-value cache: they belong to weights that are gone."""
+    def follow(self, model: PreTrainedModel, version: int) -> None:
+        """Sample from ``model`` from now on, or from what its weights have become.
+
+        Every key-value cache is forgotten: they belong to weights that are gone.
+        """
+        self.model, self.version = model, version
         self._sessions.clear()
 
     @torch.inference_mode()
@@ -173,7 +178,10 @@ class TransformersBackend:
             ended = [i for i, row in enumerate(rows) if running[row].stop]
             self._keep_sessions(cache, mask, [(i, running[rows[i]]) for i in ended])
             if len(ended) == len(rows):
-                return [complete(self.dialect, r.request, r.ids, r.logprobs) for r in running]
+                return [
+                    complete(self.dialect, r.request, r.ids, r.logprobs, version=self.version)
+                    for r in running
+                ]
             if ended:
                 alive = torch.tensor(
                     [i for i, row in enumerate(rows) if not running[row].stop], device=device

@@ -85,6 +85,8 @@ class OptimizerConfig(_Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     clip: float = Field(default=0.2, gt=0)
     """PPO's clip range."""
+    importance_cap: float = Field(default=2.0, ge=1)
+    """Most that a token counts for having been sampled by another engine than the trained model."""
     kl: float = Field(default=0.001, ge=0)
     """Weight of the KL to the run's first student; 0 holds no reference."""
     updates_per_step: int = Field(default=1, ge=1)
@@ -125,6 +127,8 @@ class Config(_Section):
     """Keyword arguments of the environment."""
     split: str = "train"
     """Split of the tasks to train on."""
+    backend: Named = Named(name="transformers")
+    """What samples: the trained model itself, or an engine that follows it (vllm, vllm-server)."""
     algorithm: Named = Named(name="ovd")
     judge: Named | None = None
     demonstrator: Named | None = None

@@ -15,7 +15,7 @@ import torch
 
 from ovd_envs.errors import OVDError
 from training.config import OptimizerConfig
-from training.loss import score_tokens, token_loss
+from training.loss import importance_weights, score_tokens, token_loss
 from training.packing import Batch, batches, collate, pack_rows
 from training.rows import Row, total_weight
 
@@ -27,14 +27,24 @@ class DivergedError(OVDError, FloatingPointError):
 class Learner:
     """A model, its float32 master weights and AdamW.
 
-    ``temperature`` is the one that the rows were sampled at. The reference of the KL is a frozen
-    copy of the model as it is given here, adapter included; none is held where ``kl`` is 0.
+    ``temperature`` is the one that the rows were sampled at. ``importance_cap`` is given where
+    another engine than this model sampled them: truncated importance sampling then corrects what
+    the two disagree on (https://fengyao.notion.site/off-policy-rl). The reference of the KL is a
+    frozen copy of the model as it is given here, adapter included; none is held where ``kl`` is 0.
     """
 
-    def __init__(self, model: Any, options: OptimizerConfig, *, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: Any,
+        options: OptimizerConfig,
+        *,
+        temperature: float = 1.0,
+        importance_cap: float | None = None,
+    ) -> None:
         self.model = model
         self.options = options
         self.temperature = temperature
+        self.importance_cap = importance_cap
         self.reference = copy.deepcopy(model).requires_grad_(False) if options.kl else None
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.masters = {
@@ -70,17 +80,19 @@ class Learner:
         # With one update the policy has not moved: the old log-probabilities are the current.
         old = [self._frozen(self.model, batch) for batch in tensors] if self._many else None
         reference = [self._frozen(self.reference, b) for b in tensors] if self.reference else None
-        log = _Log(denominator)
+        log, cap = _Log(denominator), self.importance_cap
         for update in range(self.options.updates_per_step):
             for master in self.masters.values():
                 master.grad = torch.zeros_like(master)
             for i, batch in enumerate(tensors):
                 scores = score_tokens(self.model, batch, temperature=self.temperature)
+                before = old[i] if old else scores.logprobs.detach()
                 part = token_loss(
                     scores.logprobs,
-                    old[i] if old else scores.logprobs.detach(),
+                    before,
                     batch.advantages,
                     reference[i] if reference else None,
+                    importance=importance_weights(batch, before, cap) if cap else None,
                     clip=self.options.clip,
                     kl=self.options.kl,
                 )

@@ -74,11 +74,13 @@ def token_loss(
     advantages: torch.Tensor,
     reference_logprobs: torch.Tensor | None = None,
     *,
+    importance: torch.Tensor | None = None,
     clip: float = 0.2,
     kl: float = 0.0,
 ) -> TokenLoss:
     """PPO-clip and k3 KL for each token; all tensors are (trained tokens,), float32.
 
+    ``importance`` weighs the surrogate, not the KL: see ``importance_weights``.
     ``clipped`` is true where the clipped branch is the one that counts, and so no gradient
     flows. ``reference_logprobs`` is needed where ``kl`` is not 0.
     """
@@ -86,9 +88,21 @@ def token_loss(
     free = ratio * advantages
     bounded = ratio.clamp(1 - clip, 1 + clip) * advantages
     loss = -torch.minimum(free, bounded)
+    if importance is not None:
+        loss = loss * importance
     divergence = None
     if reference_logprobs is not None:
         difference = reference_logprobs - logprobs
         divergence = difference.exp() - difference - 1
         loss = loss + kl * divergence
     return TokenLoss(loss, (bounded < free).detach(), divergence)
+
+
+def importance_weights(batch: Batch, old_logprobs: torch.Tensor, cap: float) -> torch.Tensor:
+    """What each trained token counts for having been sampled by another engine, at most ``cap``.
+
+    Truncated importance sampling: min(exp(old - sampler's log-probability), cap), and 1 for a
+    demonstrator's tokens, which nobody sampled. (trained tokens,), float32.
+    """
+    ratio = (old_logprobs - batch.sampler_logprobs).exp().clamp(max=cap)
+    return torch.where(batch.teacher, 1.0, ratio)

@@ -15,7 +15,7 @@ import torch
 import ovd_envs
 from agents.rollout import rollout
 from agents.student import Student
-from agents.transformers_backend import TransformersBackend, choose_dtype
+from agents.transformers_backend import choose_dtype
 from ovd_envs.errors import OVDError
 from teachers.protocol import Demonstrator, Judge
 from teachers.registry import make_demonstrator, make_judge
@@ -30,6 +30,7 @@ from training.metrics import group_metrics
 from training.protocol import Algorithm
 from training.registry import algorithms
 from training.run import Run, RunError
+from training.sampler import make_sampler
 from training.task_order import training_tasks
 
 
@@ -117,11 +118,13 @@ class Trainer:
         model, tokenizer, place = load_trainable(
             config.student, config.optimizer.lora, dtype=dtype, device=device
         )
-        self.backend = TransformersBackend(
+        self.tokenizer = tokenizer
+        self.sampler = make_sampler(
+            config,
             model,
             tokenizer,
-            name=config.student,
-            batch_size=config.rollout.batch_size,
+            place,
+            dtype=dtype,
             dialect=config.rollout.dialect or self.env.dialect,
         )
         if not self.resuming:
@@ -137,13 +140,19 @@ class Trainer:
                     "versions": {name: metadata.version(name) for name in names},
                 },
             )
-        self.learner = Learner(model, config.optimizer, temperature=config.rollout.temperature)
+        own = config.backend.name == "transformers"  # the trained model is what samples
+        self.learner = Learner(
+            model,
+            config.optimizer,
+            temperature=config.rollout.temperature,
+            importance_cap=None if own else config.optimizer.importance_cap,
+        )
         self.run.cut_torn_line()
         self.logged = {row["step"]: row for row in self.run.metrics()}
         self.restored, self.checkpoint_seconds = 0, 0.0
         if found := self.run.checkpoints():
             self.restored = read_checkpoint(found[-1][1], self.learner)
-            self.backend.weights_changed()
+            self.sampler.follow(model, self.restored)
             # What a kill left of the older ones.
             self.run.remove_old_checkpoints(config.checkpoint.keep)
 
@@ -155,10 +164,10 @@ class Trainer:
             groups = self._collect(step)
             self.run.save_groups(step, groups)
         collected = time.perf_counter()
-        rows = self.algorithm.rows(groups, self.backend.dialect)
+        rows = self.algorithm.rows(groups, self.sampler.dialect)
         self.reporter.phase("learning", 0)
         learned = self.learner.step(rows, step)
-        self.backend.weights_changed()
+        self.sampler.follow(self.learner.model, step)
         ended = time.perf_counter()
         if step in self.logged:  # replayed: its line is there already
             return
@@ -185,7 +194,7 @@ class Trainer:
         tasks = training_tasks(self.env.tasks, config, step)
         self.reporter.phase("acting", len(tasks) * config.rollout.group_size)
         student = Student(
-            self.backend,
+            self.sampler,
             temperature=config.rollout.temperature,
             max_tokens=config.rollout.max_tokens,
             max_context=config.rollout.max_context,
@@ -237,7 +246,7 @@ class Trainer:
         began = time.perf_counter()
         self.reporter.phase("saving", 0)
         with self.run.new_checkpoint(step, self.config.checkpoint.keep) as folder:
-            write_checkpoint(folder, self.learner, self.backend.tokenizer, step)
+            write_checkpoint(folder, self.learner, self.tokenizer, step)
         self.checkpoint_seconds = time.perf_counter() - began
 
     def _evaluate(self, step: int) -> None:
@@ -251,7 +260,7 @@ class Trainer:
             tasks = self.env.tasks.distinct(config.evaluation.split, config.evaluation.tasks)
             self.reporter.phase("evaluating", len(tasks))
             agent = Student(
-                self.backend,
+                self.sampler,
                 temperature=0,
                 max_tokens=config.rollout.max_tokens,
                 max_context=config.rollout.max_context,

@@ -401,7 +401,7 @@ def test_changed_weights_leave_no_stale_cache():
     stale.model.load_state_dict(tiny_model(1).state_dict())
     kept = dict(stale._sessions)
     assert kept
-    stale.weights_changed()
+    stale.follow(stale.model, 1)
     expected = fresh.generate([request])[0]
     same(stale.generate([request])[0], expected)
     # The test has teeth: with the old cache the reply is another one.
@@ -625,7 +625,7 @@ def test_inline_turns_are_the_same_with_and_without_kept_keys_and_values():
             words = f"\n\n<information>Doc 1(Title: {turn}) x</information>\n\n"
             episode.turns.append(Turn(act.text, words, stop=act.stop))
             if not keep:
-                backend.weights_changed()
+                backend.follow(backend.model, 1)
         [segment] = episode.segments
         return segment.ids, segment.logprobs, read
 

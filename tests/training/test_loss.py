@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.made import batches_of, model, row_of
-from training.loss import score_tokens, token_loss
+from training.loss import importance_weights, score_tokens, token_loss
 from training.rows import merge_rows, total_weight
 
 NUMBER = st.floats(-3, 3).map(lambda x: round(x, 4))
@@ -74,6 +74,20 @@ def test_a_clipped_token_has_no_gradient_and_its_kl_has():
     logp.grad = None
     token_loss(logp, old, gain, tensor([0.5] * 4), kl=0.1).loss.sum().backward()
     assert logp.grad.tolist() == pytest.approx([g + 0.1 * (1 - math.exp(0.5)) for g in expected])
+
+
+def test_importance_weighs_the_surrogate_alone_and_is_truncated():
+    """Two students' tokens, one sampled likelier than it was, and a demonstrator's."""
+    rows = [row_of([1, 2, 3], [0, 1, 1], 2.0), row_of([1, 4], [0, 1], 2.0, teacher=True)]
+    [batch] = batches_of(rows, share=False)
+    old = batch.sampler_logprobs + tensor([math.log(0.5), math.log(7.0), math.log(5.0)])
+    weights = importance_weights(batch, old, 2.0)
+    assert weights.tolist() == pytest.approx([0.5, 2.0, 1.0])
+    ref = old + 0.3
+    plain = token_loss(old, old, batch.advantages, ref, kl=0.1)
+    part = token_loss(old, old, batch.advantages, ref, importance=weights, kl=0.1)
+    expected = weights * -batch.advantages + 0.1 * plain.kl
+    assert part.loss.tolist() == pytest.approx(expected.tolist())
 
 
 def test_logits_are_divided_by_the_temperature():

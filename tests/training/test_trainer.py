@@ -181,7 +181,7 @@ def test_plain_transformers_loads_a_checkpoint(trained):
     assert model.dtype == torch.float32
     for name, weight in trainer.learner.model.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name
-    dialect = trainer.backend.dialect
+    dialect = trainer.sampler.dialect
     assert ChatDialect(tokenizer).open("What is 1 + 1?") == dialect.open("What is 1 + 1?")
     moments = load_file(place.parent / "optimizer.safetensors")
     assert all(tensor.dtype == torch.float32 for tensor in moments.values())

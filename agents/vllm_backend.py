@@ -1,0 +1,306 @@
+"""Runs a model in vLLM, in this process: continuous batching, exact tokens in and out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from agents.completion import check_request, complete
+from agents.dialects import make_dialect
+from agents.models import resolve_model
+from agents.protocol import Completion, Request
+from agents.vllm_sampling import sampling_options
+from ovd_envs.errors import OVDError
+
+if TYPE_CHECKING:
+    import torch
+
+
+#: What vLLM reads from the environment when it is made. In this process, so that new weights need
+#: no disk; threads are not bound to cores, which the trainer and the environments use as well.
+_SETTINGS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+
+@dataclass(slots=True)
+class _Asked:
+    request: Request
+    future: Future[Completion]
+
+
+@dataclass(slots=True)
+class _NewWeights:
+    """Either all weights, by their names in the checkpoint, or the folder of an adapter."""
+
+    weights: Iterable[tuple[str, torch.Tensor]] | TemporaryDirectory[str]
+    version: int
+    future: Future[None]
+
+
+#: What the engine's thread is told; ``None`` ends it.
+_Item = _Asked | _NewWeights | None
+
+
+class VLLMBackend:
+    """A causal language model in vLLM.
+
+    A thread of its own feeds the engine: replies are sampled together as they come, and each is
+    ready as soon as it has ended. New weights wait until the replies under way have ended, so that
+    every reply has one version of them.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        tokenizer: Any,
+        *,
+        name: str = "model",
+        dialect: str = "chat",
+        takes_adapters: bool = False,
+    ) -> None:
+        self.name = name
+        self.dialect = make_dialect(dialect, tokenizer)
+        self.version = 0
+        self._engine = engine
+        self._takes_adapters = takes_adapters
+        self._adapter: Any = None
+        self._folder: TemporaryDirectory[str] | None = None  # lasts as long as its adapter
+        self._number = 0
+        self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._ended = "it was closed"
+        self._lock = threading.Lock()
+        self._open = True
+        self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        dtype: str = "auto",
+        device: str | None = None,
+        batch_size: int = 64,
+        dialect: str = "chat",
+        lora_rank: int | None = None,
+    ) -> VLLMBackend:
+        """Load a model by alias, folder or hub name; at most ``batch_size`` replies at a time.
+
+        With ``lora_rank`` the engine can ``follow`` a model whose adapters have that rank.
+        Raises ``OVDError`` where vLLM is missing or cannot run the model.
+        """
+        for key, value in _SETTINGS.items():
+            os.environ.setdefault(key, value)
+        try:
+            from vllm import EngineArgs, LLMEngine
+        except ImportError as error:
+            raise OVDError(
+                f"backend 'vllm': vLLM cannot be imported ({error}); expected `make vllm`, or on a "
+                "machine with a GPU `pip install 'ovd[vllm]'`"
+            ) from error
+        from transformers import AutoTokenizer
+
+        from agents.transformers_backend import choose_dtype
+
+        place = resolve_model(name)
+        on_cpu = device == "cpu" or (device is None and not _has_gpu())
+        chosen = choose_dtype(dtype, "cpu" if on_cpu else "cuda")
+        try:
+            engine = LLMEngine.from_engine_args(
+                EngineArgs(
+                    model=place,
+                    dtype=str(chosen).removeprefix("torch."),
+                    max_num_seqs=batch_size,
+                    # Compiling takes longer than most runs on a CPU.
+                    enforce_eager=on_cpu,
+                    # At the sampling temperature, as every backend's.
+                    logprobs_mode="processed_logprobs",
+                    disable_log_stats=True,
+                    enable_lora=lora_rank is not None,
+                    max_lora_rank=_rank_of_vllm(lora_rank or 1),
+                )
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            first = str(error).strip().splitlines() or [type(error).__name__]
+            raise OVDError(f"model {name!r}: vLLM cannot load it ({first[0]})") from error
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        return cls(
+            engine,
+            tokenizer,
+            name=name,
+            dialect=dialect,
+            takes_adapters=lora_rank is not None,
+        )
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that an episode may have, prompt and replies together."""
+        return int(self._engine.model_config.max_model_len)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion for each request, in order. Raises ``OVDError`` for a bad request."""
+        return [future.result() for future in [self.submit(request) for request in requests]]
+
+    def submit(self, request: Request) -> Future[Completion]:
+        """The completion of ``request``, as soon as it has ended."""
+        future: Future[Completion] = Future()
+        self._tell(_Asked(request, future))
+        return future
+
+    def follow(self, model: Any, version: int) -> None:
+        """Sample from the weights of ``model`` from now on, or from its adapter, if it has one.
+
+        Waits for the replies under way. Raises ``OVDError`` where the engine runs no adapters.
+        """
+        weights: Iterable[tuple[str, torch.Tensor]] | TemporaryDirectory[str]
+        if hasattr(model, "peft_config"):
+            if not self._takes_adapters:
+                raise OVDError(f"model {self.name!r}: expected an engine loaded with lora_rank")
+            weights = TemporaryDirectory(prefix="ovd-adapter-")
+            model.save_pretrained(weights.name)
+        else:
+            weights = model.named_parameters()
+        future: Future[None] = Future()
+        self._tell(_NewWeights(weights, version, future))
+        future.result()
+
+    def _tell(self, item: _Item) -> None:
+        with self._lock:
+            if not self._open:
+                raise OVDError(f"model {self.name!r}: vLLM does not run any more, {self._ended}")
+            self._inbox.put(item)
+
+    def close(self) -> None:
+        """End the engine's thread; what was not answered yet is refused."""
+        with contextlib.suppress(OVDError):
+            self._tell(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        """The engine's own loop: take what was asked, make a step, hand out what has ended."""
+        backlog: deque[_Item] = deque()
+        under_way: dict[str, _Asked] = {}
+        try:
+            while True:
+                if not backlog and not under_way:
+                    backlog.append(self._inbox.get())
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        backlog.append(self._inbox.get_nowait())
+                while backlog:
+                    item = backlog[0]
+                    if item is None:
+                        return
+                    if isinstance(item, _Asked):
+                        self._begin(item, under_way)
+                    elif under_way:
+                        break  # new weights wait, and what was asked after them
+                    else:
+                        self._load(item)
+                    backlog.popleft()
+                if under_way:
+                    self._step(under_way)
+        except Exception as error:  # noqa: BLE001 - told to everybody who waits
+            self._ended = f"its engine failed ({type(error).__name__}: {error})"
+        finally:
+            self._give_up([*under_way.values(), *backlog])
+
+    def _load(self, new: _NewWeights) -> None:
+        try:
+            if isinstance(new.weights, TemporaryDirectory):
+                self._adapter, self._folder = _adapter_request(new), new.weights
+                self._engine.add_lora(self._adapter)
+            else:
+                options = {"weights_iterator": new.weights}
+                self._engine.collective_rpc("reload_weights", kwargs=options)
+            self._engine.reset_prefix_cache()
+        except Exception as error:
+            # Half of the weights may be new: nothing is sampled from such a model.
+            why = f"model {self.name!r}: vLLM did not take the new weights ({error})"
+            new.future.set_exception(OVDError(why))
+            raise
+        self.version = new.version
+        new.future.set_result(None)
+
+    def _begin(self, asked: _Asked, under_way: dict[str, _Asked]) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        if not asked.future.set_running_or_notify_cancel():
+            return
+        request = asked.request
+        try:
+            check_request(request, self.context_length)
+            options = sampling_options(self.dialect, request)
+            self._number += 1
+            self._engine.add_request(
+                str(self._number),
+                {"prompt_token_ids": list(request.ids)},
+                SamplingParams(**options, output_kind=RequestOutputKind.FINAL_ONLY),
+                lora_request=self._adapter,
+            )
+        except (OVDError, ValueError) as error:
+            asked.future.set_exception(OVDError(f"model {self.name!r}: {error}"))
+        else:
+            under_way[str(self._number)] = asked
+
+    def _step(self, under_way: dict[str, _Asked]) -> None:
+        for output in self._engine.step():
+            if not output.finished:
+                continue
+            asked = under_way.pop(output.request_id)
+            reply = output.outputs[0]
+            ids = list(reply.token_ids)
+            try:
+                logprobs = [step[i].logprob for i, step in zip(ids, reply.logprobs, strict=True)]
+                completion = complete(
+                    self.dialect, asked.request, ids, logprobs, version=self.version
+                )
+            except ValueError as error:
+                why = f"model {self.name!r}: {error} ({reply.finish_reason})"
+                asked.future.set_exception(OVDError(why))
+            else:
+                asked.future.set_result(completion)
+
+    def _give_up(self, left: list[_Item]) -> None:
+        """Nobody waits for ever: what is left is refused, as is all that would still come."""
+        with self._lock:
+            self._open = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                left.append(self._inbox.get_nowait())
+        for item in left:
+            if item is not None and not item.future.done():
+                why = f"model {self.name!r}: vLLM does not run any more, {self._ended}"
+                item.future.set_exception(OVDError(why))
+
+
+def _adapter_request(new: _NewWeights) -> Any:
+    """The adapter of a version, as vLLM names it."""
+    from vllm.lora.request import LoRARequest
+
+    assert isinstance(new.weights, TemporaryDirectory)
+    # vLLM counts adapters from 1, versions begin at 0.
+    return LoRARequest(f"version-{new.version}", new.version + 1, new.weights.name)
+
+
+def _rank_of_vllm(rank: int) -> int:
+    """The smallest of the ranks that vLLM knows that is not below ``rank``."""
+    return next((known for known in (8, 16, 32, 64, 128, 256, 320, 512) if known >= rank), rank)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,291 @@
+"""Runs a model on vLLM servers: token ids in and out over HTTP, several servers behind one name.
+
+    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs
+
+``--enable-scale-out`` opens ``/inference/v1/generate``, which takes and gives token ids; the mode
+of the log-probabilities is the one that every backend here has. The variable is needed to send new
+weights; for adapters, ``--enable-lora`` and ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`` are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import httpx2
+
+from agents.completion import check_request, complete
+from agents.dialects import make_dialect
+from agents.models import resolve_model
+from agents.protocol import Completion, Request
+from agents.vllm_sampling import sampling_options
+from ovd_envs.errors import OVDError
+
+_T = TypeVar("_T")
+
+#: How a server is started, for messages.
+START = (
+    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs"
+)
+
+#: Seconds between two tries at servers none of which answers.
+_PAUSE = 1.0
+
+
+class _GoneError(Exception):
+    """A server that did not answer, or could not for now."""
+
+
+class _StaleError(Exception):
+    """A reply that was sampled from other weights than the newest."""
+
+
+@dataclass(slots=True, eq=False)
+class _Server:
+    """One server: how busy it is, and until when it is left alone after a failure."""
+
+    url: str
+    under_way: int = 0
+    rests_until: float = 0.0
+    updating: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class VLLMServerBackend:
+    """A causal language model on one or several vLLM servers.
+
+    A request goes to the server with the fewest under way. Where one fails, its requests go to
+    another, or wait for it to come back, for ``patience`` seconds; each gets one completion.
+    Servers that came back with the weights they began with get the newest before they are asked.
+
+    Args:
+        addresses: where the servers are, ``http://host:port``.
+        tokenizer: of the model that they serve.
+        name: the model's name in episodes.
+        patience: seconds that a request may wait for servers that do not answer.
+        timeout: seconds that one reply may take.
+
+    Raises:
+        OVDError: where no server answers, or one cannot serve tokens.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        tokenizer: Any,
+        *,
+        name: str = "model",
+        dialect: str = "chat",
+        patience: float = 300.0,
+        timeout: float = 600.0,
+    ) -> None:
+        if not addresses:
+            raise OVDError("vllm-server: expected at least one address, http://HOST:PORT")
+        self.name = name
+        self.dialect = make_dialect(dialect, tokenizer)
+        self.version = 0
+        self._label = "default"  # what vLLM calls the weights that it began with
+        self._patience = patience
+        self._servers = [_Server(address.rstrip("/")) for address in addresses]
+        self._weights: TemporaryDirectory[str] | None = None
+        self._adapted = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
+        self._thread.start()
+        self._client = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(timeout, connect=10.0),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+            trust_env=False,
+        )
+        try:
+            self.context_length = self._wait(self._greet())
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        dtype: str = "auto",
+        device: str | None = None,
+        batch_size: int = 64,
+        dialect: str = "chat",
+        address: str = "http://localhost:8000",
+    ) -> VLLMServerBackend:
+        """Servers of the model ``name`` at ``address``; several with commas between them.
+
+        Only its tokenizer is loaded here: dtype, device and batches are the servers' own.
+        """
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=False)
+        return cls(address.split(","), tokenizer, name=name, dialect=dialect)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion for each request, in order. Raises ``OVDError`` for a bad request."""
+        return [future.result() for future in [self.submit(request) for request in requests]]
+
+    def submit(self, request: Request) -> Future[Completion]:
+        """The completion of ``request``, as soon as it has ended."""
+        check_request(request, self.context_length)
+        return asyncio.run_coroutine_threadsafe(self._ask(request), self._loop)
+
+    def follow(self, model: Any, version: int) -> None:
+        """Sample from the weights of ``model`` from now on, or from its adapter, if it has one.
+
+        They go through a folder that the servers must be able to read. Raises ``OVDError`` where a
+        server does not take them.
+        """
+        folder = TemporaryDirectory(prefix="ovd-weights-")
+        model.save_pretrained(folder.name)
+        before, self._weights = self._weights, folder
+        self.version, self._label = version, f"version-{version}"
+        self._adapted = hasattr(model, "peft_config")
+        self._wait(self._update_all())
+        if before is not None:
+            before.cleanup()
+
+    def close(self) -> None:
+        """Give up what was not answered yet, and let the connections go."""
+        if self._loop.is_closed():
+            return
+        self._wait(self._client.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        if self._weights is not None:
+            self._weights.cleanup()
+
+    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _greet(self) -> int:
+        """Ask every server what it serves; the smallest context of all."""
+        lengths = []
+        for server in self._servers:
+            try:
+                reply = await self._call(server, "GET", "/v1/models")
+            except _GoneError as error:
+                raise OVDError(
+                    f"no vLLM server answers at {server.url} ({error}); start one: {START}"
+                ) from error
+            lengths.append(int(reply["data"][0]["max_model_len"]))
+        return min(lengths)
+
+    async def _ask(self, request: Request) -> Completion:
+        body: dict[str, Any] = {
+            "token_ids": list(request.ids),
+            "sampling_params": sampling_options(self.dialect, request),
+        }
+        deadline = time.monotonic() + self._patience
+        while True:
+            server = self._least_busy()
+            server.under_way += 1
+            try:
+                await asyncio.sleep(max(0.0, server.rests_until - time.monotonic()))
+                version, label = self.version, self._label
+                if self._adapted:
+                    body["model"] = label
+                reply = await self._call(server, "POST", "/inference/v1/generate", body)
+                return self._read(reply["choices"][0], request, version, label)
+            except _StaleError:
+                await self._try_to_update(server)
+            except _GoneError as error:
+                server.rests_until = time.monotonic() + _PAUSE
+                if time.monotonic() > deadline:
+                    raise OVDError(
+                        f"model {self.name!r}: no server has answered for {self._patience:g} s "
+                        f"({error})"
+                    ) from error
+            finally:
+                server.under_way -= 1
+
+    def _least_busy(self) -> _Server:
+        """Of the servers that are not resting, the one with the fewest requests under way."""
+        now = time.monotonic()
+        return min(self._servers, key=lambda s: (max(0.0, s.rests_until - now), s.under_way))
+
+    def _read(
+        self, choice: dict[str, Any], request: Request, version: int, label: str
+    ) -> Completion:
+        if choice.get("finish_reason") == "abort":
+            raise _GoneError("the request was aborted")
+        if not self._adapted:  # an adapter's version is its name, which was asked for
+            versions = {span["version"] for span in choice.get("weight_versions") or ()}
+            if versions - {label} or (version and not versions):
+                raise _StaleError
+        ids = choice["token_ids"]
+        logprobs = [entry["logprob"] for entry in choice["logprobs"]["content"]]
+        try:
+            return complete(self.dialect, request, ids, logprobs, version=version)
+        except ValueError as error:
+            raise OVDError(
+                f"model {self.name!r}: {error} (the server says {choice.get('finish_reason')!r})"
+            ) from error
+
+    async def _update_all(self) -> None:
+        """Give every server that answers the newest weights; the others get them when they do."""
+        results = await asyncio.gather(
+            *(self._update(server) for server in self._servers), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, _GoneError):
+                raise result
+
+    async def _try_to_update(self, server: _Server) -> None:
+        """As ``_update``, for a server that may have gone in the meantime."""
+        try:
+            await self._update(server)
+        except _GoneError:
+            server.rests_until = time.monotonic() + _PAUSE
+
+    async def _update(self, server: _Server) -> None:
+        """Give ``server`` the newest weights, once, whoever asks; replies under way end first."""
+        async with server.updating:
+            if self._weights is None:
+                raise OVDError(f"{server.url}: serves other weights than those of the beginning")
+            label, folder = self._label, self._weights.name
+            if self._adapted:
+                adapter = {"lora_name": label, "lora_path": folder, "load_inplace": True}
+                await self._call(server, "POST", "/v1/load_lora_adapter", adapter)
+                return
+            if (await self._call(server, "GET", "/weight_info"))["weight_version"] == label:
+                return
+            await self._call(server, "POST", "/pause?mode=wait")
+            try:
+                reload = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
+                await self._call(server, "POST", "/collective_rpc", reload)
+                await self._call(server, "POST", "/reset_prefix_cache")
+                named = {"new_version": label}
+                await self._call(server, "POST", "/update_weight_version", named)
+            finally:
+                await self._call(server, "POST", "/resume")
+
+    async def _call(
+        self, server: _Server, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> Any:
+        """What ``server`` answers. Raises ``_GoneError`` where another try may help."""
+        try:
+            reply = await self._client.request(method, server.url + path, json=body)
+        except httpx2.TransportError as error:
+            raise _GoneError(f"{server.url}: {str(error) or type(error).__name__}") from error
+        except httpx2.InvalidURL as error:
+            raise OVDError(f"{server.url!r}: not an address ({error})") from error
+        if reply.status_code == 429 or reply.status_code >= 500:
+            raise _GoneError(f"{server.url}: status {reply.status_code}")
+        if reply.status_code == 404 and body and body.get("model"):
+            raise _StaleError  # it does not know the adapter
+        if reply.status_code >= 400:
+            said = " ".join(reply.text.split())[:200]
+            raise OVDError(
+                f"{server.url}{path}: status {reply.status_code} ({said}); expected a server "
+                f"started with: {START}"
+            )
+        return reply.json() if reply.content else None

@@ -1,0 +1,139 @@
+"""Real ``vllm serve`` processes with the real student: beside transformers, in float32."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from agents.models import resolve_model
+from agents.protocol import Request
+from agents.rollout import rollout
+from agents.student import Student
+from agents.transformers_backend import TransformersBackend, load_model
+from ovd_envs import make
+from ovd_envs.errors import OVDError
+from tests.integration.test_vllm_backend import TOLERANCE, difference, prompts
+from tests.integration.vllm_process import VLLMProcess, free_port
+
+pytest.importorskip("vllm", reason="vLLM is not installed: make vllm")
+
+from agents.vllm_server import VLLMServerBackend
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    process = VLLMProcess(resolve_model("smollm2-135m"), log).start().wait()
+    yield process
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def reference():
+    model, tokenizer, _ = load_model("smollm2-135m", dtype="float32", device="cpu")
+    return TransformersBackend(model, tokenizer)
+
+
+@pytest.fixture
+def backend(server):
+    made = VLLMServerBackend.load("smollm2-135m", address=server.url)
+    yield made
+    made.close()
+
+
+def test_tokens_in_tokens_out(backend, reference):
+    requests = [Request(ids, 24, temperature=0) for ids in prompts(backend)]
+    ours, theirs = backend.generate(requests), reference.generate(requests)
+    assert [(c.ids, c.stop, c.text) for c in ours] == [(c.ids, c.stop, c.text) for c in theirs]
+    assert difference(reference.model, requests, ours) < TOLERANCE
+    sampled = [
+        Request(ids, 24, temperature=0.6, key=(n,)) for n, ids in enumerate(prompts(backend))
+    ]
+    assert difference(reference.model, sampled, backend.generate(sampled)) < TOLERANCE
+
+
+def test_a_bad_request_is_told(backend):
+    with pytest.raises(OVDError, match="expected at most 2048 together"):
+        backend.generate([Request([1] * 2048, 4)])
+
+
+def test_nobody_is_there():
+    address = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(OVDError, match=f"no vLLM server answers at {address}"):
+        VLLMServerBackend.load("smollm2-135m", address=address)
+
+
+@pytest.fixture
+def moved(reference):
+    """The reference with other weights, for as long as a test lasts."""
+    original = {n: p.detach().clone() for n, p in reference.model.named_parameters()}
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in reference.model.parameters():
+            parameter.mul_(1 + 0.02 * torch.randn_like(parameter))
+    yield reference.model, original
+    with torch.no_grad():
+        for name, parameter in reference.model.named_parameters():
+            parameter.copy_(original[name])
+
+
+def test_new_weights_and_a_server_that_comes_back_without_them(backend, server, moved):
+    """A server killed and started again has its first weights: it is given the newest."""
+    model, original = moved
+    requests = [Request(ids, 12, temperature=0) for ids in prompts(backend)]
+    before = backend.generate(requests)
+    assert difference(model, requests, before) > 10 * TOLERANCE
+    backend.follow(model, 3)
+    after = backend.generate(requests)
+    assert {c.version for c in after} == {3}
+    assert difference(model, requests, after) < TOLERANCE
+    server.kill()
+    server.start()
+    again = backend.generate(requests)
+    assert [c.ids for c in again] == [c.ids for c in after]
+    assert difference(model, requests, again) < TOLERANCE
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(original[name])
+    backend.follow(model, 4)
+    assert [c.ids for c in backend.generate(requests)] == [c.ids for c in before]
+
+
+def test_killed_in_the_middle_of_a_rollout(server):
+    """No episode is lost, none comes twice, none has the tokens of another."""
+    server.kill()
+    server.start().wait()  # the weights that it began with
+    backend = VLLMServerBackend.load("smollm2-135m", address=server.url)
+    try:
+        student = Student(backend, temperature=1.0, max_tokens=24)
+        tasks = make("ovd/WorldQA-v0").unwrapped.tasks.distinct("test", 24)
+        ended = []
+
+        def kill_it():
+            while len(ended) < 4:
+                time.sleep(0.05)
+            server.kill()
+            time.sleep(1)
+            server.start()
+
+        killer = threading.Thread(target=kill_it)
+        killer.start()
+        options = {"env_options": {"turns": 3}, "batch_size": 8, "progress": ended.append}
+        episodes = rollout(student, "ovd/WorldQA-v0", tasks, **options)
+        killer.join()
+    finally:
+        backend.close()
+    assert [e.task.id for e in episodes] == [task.id for task in tasks]
+    assert len({e.id for e in episodes}) == len(ended) == 24
+    for episode in episodes:
+        assert episode.error is None
+        [segment] = episode.segments
+        # Its own question, and its own messages, in its own tokens.
+        text = backend.dialect.tokenizer.decode(segment.ids)
+        assert episode.task.question in text
+        position = 0
+        for turn in episode.turns:
+            position = text.index(turn.action, position)

@@ -1,0 +1,71 @@
+"""What samples the student's replies: the model that is trained, or an engine that follows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import agents
+from agents.protocol import Backend
+from agents.transformers_backend import TransformersBackend
+from ovd_envs.options import check_options
+from training.config import Config, ConfigError
+
+
+class Sampler(Backend, Protocol):
+    """A backend that can be given new weights."""
+
+    def follow(self, model: Any, version: int) -> None:
+        """Sample from the weights of ``model`` from now on; completions carry ``version``.
+
+        Raises ``OVDError`` where they did not arrive: nothing is then sampled from old ones.
+        """
+
+
+def make_sampler(
+    config: Config, model: Any, tokenizer: Any, place: str, *, dtype: str, dialect: str
+) -> Sampler:
+    """The backend that ``config.backend`` names; it begins with the weights of ``model``.
+
+    Raises ``ConfigError`` for one that takes no weights: nothing could be trained on.
+    """
+    if config.backend.name == "transformers":
+        return TransformersBackend(
+            model,
+            tokenizer,
+            name=config.student,
+            batch_size=config.rollout.batch_size,
+            dialect=dialect,
+        )
+    adapted = hasattr(model, "peft_config")
+    options = config.backend.options
+    if adapted and config.backend.name == "vllm":
+        options["lora_rank"] = next(iter(model.peft_config.values())).r
+    options |= {
+        "dtype": dtype,
+        "device": config.device,
+        "batch_size": config.rollout.batch_size,
+        "dialect": dialect,
+    }
+    load = agents.backends.get(config.backend.name)
+    check_options(f"backend {config.backend.name!r}", load, options, [place])
+    base = _base(place)
+    backend: Any = load(base, **options)
+    if not hasattr(backend, "follow"):
+        raise ConfigError(
+            f"backend {config.backend.name!r}: expected one that gives tokens and takes new "
+            "weights (transformers, vllm, vllm-server), for it cannot be trained with"
+        )
+    backend.name = config.student
+    if base != place:  # the student begins with an adapter on that base
+        backend.follow(model, 0)
+    return backend  # type: ignore[no-any-return]
+
+
+def _base(place: str) -> str:
+    """The model at ``place``; where there is an adapter, the one that it is made for."""
+    adapter = Path(place) / "adapter_config.json"
+    if not adapter.is_file():
+        return place
+    return str(json.loads(adapter.read_text())["base_model_name_or_path"])
