@@ -18,6 +18,7 @@ from agents.dialects import make_dialect
 from agents.models import resolve_model
 from agents.protocol import Completion, Request
 from agents.vllm_sampling import sampling_options
+from agents.vllm_worker import WORKER
 from ovd_envs.errors import OVDError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB: of SmolLM2-135M, 90,000 tokens
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 
@@ -94,10 +96,13 @@ class VLLMBackend:
         batch_size: int = 64,
         dialect: str = "chat",
         lora_rank: int | None = None,
+        memory: float = 0.5,
     ) -> VLLMBackend:
         """Load a model by alias, folder or hub name; at most ``batch_size`` replies at a time.
 
         With ``lora_rank`` the engine can ``follow`` a model whose adapters have that rank.
+        ``memory`` is the share of a GPU's memory that the engine takes; without a GPU, the cache
+        of keys and values has 2 GiB, or as many as VLLM_CPU_KVCACHE_SPACE says.
         Raises ``OVDError`` where vLLM is missing or cannot run the model.
         """
         for key, value in _SETTINGS.items():
@@ -109,12 +114,15 @@ class VLLMBackend:
                 f"backend 'vllm': vLLM cannot be imported ({error}); expected `make vllm`, or on a "
                 "machine with a GPU `pip install 'ovd[vllm]'`"
             ) from error
+        import torch
         from transformers import AutoTokenizer
 
         from agents.transformers_backend import choose_dtype
 
+        # vLLM would leave one thread to all of the process, the trainer included.
+        os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
         place = resolve_model(name)
-        on_cpu = device == "cpu" or (device is None and not _has_gpu())
+        on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
         chosen = choose_dtype(dtype, "cpu" if on_cpu else "cuda")
         try:
             engine = LLMEngine.from_engine_args(
@@ -126,6 +134,8 @@ class VLLMBackend:
                     enforce_eager=on_cpu,
                     # At the sampling temperature, as every backend's.
                     logprobs_mode="processed_logprobs",
+                    gpu_memory_utilization=memory,
+                    worker_extension_cls=WORKER,
                     disable_log_stats=True,
                     enable_lora=lora_rank is not None,
                     max_lora_rank=_rank_of_vllm(lora_rank or 1),
@@ -222,8 +232,7 @@ class VLLMBackend:
                 self._adapter, self._folder = _adapter_request(new), new.weights
                 self._engine.add_lora(self._adapter)
             else:
-                options = {"weights_iterator": new.weights}
-                self._engine.collective_rpc("reload_weights", kwargs=options)
+                self._engine.collective_rpc("take_weights", kwargs={"weights": new.weights})
             self._engine.reset_prefix_cache()
         except Exception as error:
             # Half of the weights may be new: nothing is sampled from such a model.
@@ -298,9 +307,3 @@ def _adapter_request(new: _NewWeights) -> Any:
 def _rank_of_vllm(rank: int) -> int:
     """The smallest of the ranks that vLLM knows that is not below ``rank``."""
     return next((known for known in (8, 16, 32, 64, 128, 256, 320, 512) if known >= rank), rank)
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -260,8 +260,8 @@ class VLLMServerBackend:
                 return
             await self._call(server, "POST", "/pause?mode=wait")
             try:
-                reload = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
-                await self._call(server, "POST", "/collective_rpc", reload)
+                take = {"method": "take_weights", "kwargs": {"path": folder}}
+                await self._call(server, "POST", "/collective_rpc", take)
                 await self._call(server, "POST", "/reset_prefix_cache")
                 named = {"new_version": label}
                 await self._call(server, "POST", "/update_weight_version", named)

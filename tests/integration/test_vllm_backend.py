@@ -8,6 +8,7 @@ import torch
 import agents
 from agents.protocol import Request
 from agents.transformers_backend import TransformersBackend, load_model
+from agents.vllm_backend import VLLMBackend
 from ovd_envs.errors import OVDError
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make vllm")
@@ -89,15 +90,18 @@ def test_the_key_names_the_draws(backend):
 
 
 def test_why_a_reply_ends(backend):
-    ids = prompts(backend)[0]
+    replies = backend.generate([Request(ids, 80, temperature=0) for ids in prompts(backend)])
+    ids, whole = next(
+        (ids, reply)
+        for ids, reply in zip(prompts(backend), replies, strict=True)
+        if reply.stop == "end_of_turn"
+    )
     [cut] = backend.generate([Request(ids, 3, temperature=0)])
-    assert (cut.stop, len(cut.ids)) == ("length", 3)
-    [whole] = backend.generate([Request(ids, 64, temperature=0)])
-    assert whole.stop == "end_of_turn"
+    assert (cut.stop, cut.ids) == ("length", whole.ids[:3])
     assert whole.ids[-1] == backend.dialect.end_of_turn
     assert "<|im_end|>" not in whole.text
     word = whole.text.split()[2]
-    [stopped] = backend.generate([Request(ids, 64, temperature=0, stop=(word,))])
+    [stopped] = backend.generate([Request(ids, 80, temperature=0, stop=(word,))])
     assert (stopped.stop, stopped.stop_string) == ("stop_string", word)
     assert stopped.text == whole.text.partition(word)[0]
     # The ids are never cut, and are the ones that were sampled.
@@ -154,9 +158,7 @@ def test_new_weights_are_the_ones_that_sample(backend, reference):
 def test_an_adapter_is_followed(reference):
     from peft import LoraConfig, get_peft_model
 
-    backend = agents.load_backend(
-        "smollm2-135m", backend="vllm", dtype="float32", batch_size=8, lora_rank=4
-    )
+    backend = VLLMBackend.load("smollm2-135m", dtype="float32", batch_size=8, lora_rank=4)
     try:
         requests = [Request(ids, 12, temperature=0) for ids in prompts(backend)]
         before = backend.generate(requests)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx2
 
+from agents.vllm_worker import WORKER
+
 
 def free_port() -> int:
     with socket.socket() as sock:
@@ -38,6 +40,7 @@ class VLLMProcess:
         command = [
             *(str(Path(sys.executable).with_name("vllm")), "serve", self.model),
             *("--enable-scale-out", "--logprobs-mode", "processed_logprobs"),
+            *("--worker-extension-cls", WORKER),
             *("--host", "127.0.0.1", "--port", str(self.port), "--enforce-eager"),
             *("--dtype", "float32", "--max-num-seqs", "16", "--max-model-len", "2048"),
         ]
