@@ -17,6 +17,7 @@ from agents.completion import check_request, complete
 from agents.dialects import make_dialect
 from agents.models import resolve_model
 from agents.protocol import Completion, Request
+from agents.serve_model import rank_of_vllm
 from agents.vllm_sampling import sampling_options
 from agents.vllm_worker import WORKER
 from ovd_envs.errors import OVDError
@@ -138,7 +139,7 @@ class VLLMBackend:
                     worker_extension_cls=WORKER,
                     disable_log_stats=True,
                     enable_lora=lora_rank is not None,
-                    max_lora_rank=_rank_of_vllm(lora_rank or 1),
+                    max_lora_rank=rank_of_vllm(lora_rank or 1),
                 )
             )
         except (OSError, ValueError, RuntimeError) as error:
@@ -302,8 +303,3 @@ def _adapter_request(new: _NewWeights) -> Any:
     assert isinstance(new.weights, TemporaryDirectory)
     # vLLM counts adapters from 1, versions begin at 0.
     return LoRARequest(f"version-{new.version}", new.version + 1, new.weights.name)
-
-
-def _rank_of_vllm(rank: int) -> int:
-    """The smallest of the ranks that vLLM knows that is not below ``rank``."""
-    return next((known for known in (8, 16, 32, 64, 128, 256, 320, 512) if known >= rank), rank)

@@ -1,10 +1,9 @@
 """Runs a model on vLLM servers: token ids in and out over HTTP, several servers behind one name.
 
-    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs
+    ovd serve-model MODEL
 
-``--enable-scale-out`` opens ``/inference/v1/generate``, which takes and gives token ids; the mode
-of the log-probabilities is the one that every backend here has. The variable is needed to send new
-weights; for adapters, ``--enable-lora`` and ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`` are.
+is how such a server is started (``agents.serve_model`` says what it must be told): its
+``/inference/v1/generate`` takes and gives token ids.
 """
 
 from __future__ import annotations
@@ -28,11 +27,6 @@ from agents.vllm_sampling import sampling_options
 from ovd_envs.errors import OVDError
 
 _T = TypeVar("_T")
-
-#: How a server is started, for messages.
-START = (
-    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs"
-)
 
 #: Seconds between two tries at servers none of which answers.
 _PAUSE = 1.0
@@ -174,7 +168,8 @@ class VLLMServerBackend:
                 reply = await self._call(server, "GET", "/v1/models")
             except _GoneError as error:
                 raise OVDError(
-                    f"no vLLM server answers at {server.url} ({error}); start one: {START}"
+                    f"no vLLM server answers at {server.url} ({error}); start one: "
+                    f"ovd serve-model {self.name}"
                 ) from error
             lengths.append(int(reply["data"][0]["max_model_len"]))
         return min(lengths)
@@ -286,6 +281,6 @@ class VLLMServerBackend:
             said = " ".join(reply.text.split())[:200]
             raise OVDError(
                 f"{server.url}{path}: status {reply.status_code} ({said}); expected a server "
-                f"started with: {START}"
+                f"as `ovd serve-model {self.name}` starts it"
             )
         return reply.json() if reply.content else None

@@ -6,7 +6,6 @@ import time
 import pytest
 import torch
 
-from agents.models import resolve_model
 from agents.protocol import Request
 from agents.rollout import rollout
 from agents.student import Student
@@ -26,7 +25,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    process = VLLMProcess(resolve_model("smollm2-135m"), log).start().wait()
+    process = VLLMProcess("smollm2-135m", log).start().wait()
     yield process
     process.kill()
 

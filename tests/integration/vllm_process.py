@@ -6,13 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import httpx2
 
-from agents.vllm_worker import WORKER
+from agents.serve_model import server_command
 
 
 def free_port() -> int:
@@ -31,19 +30,16 @@ class VLLMProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> VLLMProcess:
-        environment = {
-            **os.environ,
-            "VLLM_SERVER_DEV_MODE": "1",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        }
-        command = [
-            *(str(Path(sys.executable).with_name("vllm")), "serve", self.model),
-            *("--enable-scale-out", "--logprobs-mode", "processed_logprobs"),
-            *("--worker-extension-cls", WORKER),
-            *("--host", "127.0.0.1", "--port", str(self.port), "--enforce-eager"),
-            *("--dtype", "float32", "--max-num-seqs", "16", "--max-model-len", "2048"),
-        ]
+        command, environment = server_command(
+            self.model,
+            host="127.0.0.1",
+            port=self.port,
+            lora_rank=4,
+            more=[
+                *("--enforce-eager", "--dtype", "float32"),
+                *("--max-num-seqs", "16", "--max-model-len", "2048"),
+            ],
+        )
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=out, env=environment, start_new_session=True
