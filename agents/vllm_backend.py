@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
 import queue
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +75,14 @@ class VLLMBackend:
         name: str = "model",
         dialect: str = "chat",
         takes_adapters: bool = False,
+        adapter: str | None = None,
     ) -> None:
         self.name = name
         self.dialect = make_dialect(dialect, tokenizer)
         self.version = 0
         self._engine = engine
         self._takes_adapters = takes_adapters
-        self._adapter: Any = None
+        self._adapter = _adapter_request("first", 1, adapter) if adapter else None
         self._folder: TemporaryDirectory[str] | None = None  # lasts as long as its adapter
         self._number = 0
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
@@ -106,8 +111,7 @@ class VLLMBackend:
         of keys and values has 2 GiB, or as many as VLLM_CPU_KVCACHE_SPACE says.
         Raises ``OVDError`` where vLLM is missing or cannot run the model.
         """
-        for key, value in _SETTINGS.items():
-            os.environ.setdefault(key, value)
+        _prepare_vllm()
         try:
             from vllm import EngineArgs, LLMEngine
         except ImportError as error:
@@ -122,13 +126,18 @@ class VLLMBackend:
 
         # vLLM would leave one thread to all of the process, the trainer included.
         os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
-        place = resolve_model(name)
+        base = place = resolve_model(name)
+        adapter = Path(place) / "adapter_config.json"
+        if adapter.is_file():
+            settings = json.loads(adapter.read_text())
+            base = resolve_model(settings["base_model_name_or_path"])
+            lora_rank = lora_rank or int(settings["r"])
         on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
         chosen = choose_dtype(dtype, "cpu" if on_cpu else "cuda")
         try:
             engine = LLMEngine.from_engine_args(
                 EngineArgs(
-                    model=place,
+                    model=base,
                     dtype=str(chosen).removeprefix("torch."),
                     max_num_seqs=batch_size,
                     # Compiling takes longer than most runs on a CPU.
@@ -138,6 +147,7 @@ class VLLMBackend:
                     gpu_memory_utilization=memory,
                     worker_extension_cls=WORKER,
                     disable_log_stats=True,
+                    use_tqdm_on_load=False,
                     enable_lora=lora_rank is not None,
                     max_lora_rank=rank_of_vllm(lora_rank or 1),
                 )
@@ -152,6 +162,7 @@ class VLLMBackend:
             name=name,
             dialect=dialect,
             takes_adapters=lora_rank is not None,
+            adapter=place if base != place else None,
         )
 
     @property
@@ -230,7 +241,9 @@ class VLLMBackend:
     def _load(self, new: _NewWeights) -> None:
         try:
             if isinstance(new.weights, TemporaryDirectory):
-                self._adapter, self._folder = _adapter_request(new), new.weights
+                name, number = f"version-{new.version}", new.version + 2
+                self._adapter = _adapter_request(name, number, new.weights.name)
+                self._folder = new.weights
                 self._engine.add_lora(self._adapter)
             else:
                 self._engine.collective_rpc("take_weights", kwargs={"weights": new.weights})
@@ -296,10 +309,17 @@ class VLLMBackend:
                 item.future.set_exception(OVDError(why))
 
 
-def _adapter_request(new: _NewWeights) -> Any:
-    """The adapter of a version, as vLLM names it."""
+def _prepare_vllm() -> None:
+    """What vLLM reads when it is imported, and silence about what is as it should be."""
+    for key, value in _SETTINGS.items():
+        os.environ.setdefault(key, value)
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+    for module in ("vllm", "torch"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=module)
+
+
+def _adapter_request(name: str, number: int, folder: str) -> Any:
+    """An adapter as vLLM names it; numbers begin at 1."""
     from vllm.lora.request import LoRARequest
 
-    assert isinstance(new.weights, TemporaryDirectory)
-    # vLLM counts adapters from 1, versions begin at 0.
-    return LoRARequest(f"version-{new.version}", new.version + 1, new.weights.name)
+    return LoRARequest(name, number, folder)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,20 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Where the servers must be there (OVD_INTEGRATION=required), a skipped test is a failure."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.skipped and _required() and item.get_closest_marker("integration"):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"must run here: {reason}"
+
+
+def _required() -> bool:
+    return os.environ.get("OVD_INTEGRATION") == "required"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ovd_envs
-from agents.commands import DIALECT_OPTION, choose_tasks
+from agents.commands import BACKEND_OPTION, DIALECT_OPTION, choose_tasks
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 from training.registry import algorithms  # noqa: F401 - `ovd envs` lists what is imported
@@ -142,6 +142,7 @@ def evaluate(
         help="An option of the environment; default for a run folder: the run's own.",
     ),
     dialect: str | None = DIALECT_OPTION,
+    backend: str = BACKEND_OPTION,
     compare: str | None = typer.Option(
         None,
         "--compare",
@@ -204,6 +205,7 @@ def evaluate(
             "max_context": max_context,
             "dtype": dtype,
             "dialect": dialect or ovd_envs.make(env, **options).dialect,
+            "backend": backend,
         },
         samples=samples,
         seed=seed,
@@ -275,6 +277,7 @@ def _run_episodes(
             dtype=student["dtype"],
             batch_size=batch_size,
             dialect=student["dialect"],
+            backend=student["backend"],
         )
         agent.name = student["name"]
         agent.max_context = min(student["max_context"] or agent.max_context, agent.max_context)

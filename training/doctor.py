@@ -127,7 +127,7 @@ def check_vllm() -> Check:
             "vllm",
             "note",
             "not installed; transformers runs the models",
-            "with a GPU: pip install 'ovd[vllm]'; without: docs/install.md",
+            "with a GPU: pip install 'ovd[vllm]'; without: make vllm",
         )
     owners = metadata.packages_distributions().get("vllm", ["vllm"])
     return Check("vllm", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in owners))

@@ -10,10 +10,9 @@ from agents.protocol import Request
 from agents.transformers_backend import TransformersBackend, load_model
 from agents.vllm_backend import VLLMBackend
 from ovd_envs.errors import OVDError
+from tests.integration.needs import needs_vllm
 
-pytest.importorskip("vllm", reason="vLLM is not installed: make vllm")
-
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [needs_vllm, pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: Mean absolute difference of log-probabilities that two engines may have in float32.
 TOLERANCE = 1e-4

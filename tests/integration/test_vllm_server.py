@@ -10,16 +10,14 @@ from agents.protocol import Request
 from agents.rollout import rollout
 from agents.student import Student
 from agents.transformers_backend import TransformersBackend, load_model
+from agents.vllm_server import VLLMServerBackend
 from ovd_envs import make
 from ovd_envs.errors import OVDError
+from tests.integration.needs import needs_vllm
 from tests.integration.test_vllm_backend import TOLERANCE, difference, prompts
 from tests.integration.vllm_process import VLLMProcess, free_port
 
-pytest.importorskip("vllm", reason="vLLM is not installed: make vllm")
-
-from agents.vllm_server import VLLMServerBackend
-
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [needs_vllm, pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
