@@ -24,6 +24,8 @@ class Turn:
     reward: float = 0.0
     #: Why the message ended: "end_of_turn", "stop_string", "length" or "scripted".
     stop: str = "end_of_turn"
+    #: Version of the weights that sampled the message: the step after which they came to be.
+    version: int = 0
     #: Seconds that the agent and the environment took.
     agent_seconds: float = 0.0
     env_seconds: float = 0.0

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One message of an agent. ``stop`` says why it ended: see ``Turn.stop``."""
+    """One message of an agent. ``stop`` says why it ended, ``version`` who: see ``Turn``."""
 
     text: str
     stop: str = "end_of_turn"
+    version: int = 0
 
 
 @runtime_checkable

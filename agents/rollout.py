@@ -188,7 +188,7 @@ def _reset(world: gymnasium.Env[str, str], episode: Episode, *, training: bool) 
 
 
 def _step(world: gymnasium.Env[str, str], episode: Episode, act: Act, seconds: float) -> None:
-    turn = Turn(act.text, stop=act.stop, agent_seconds=seconds)
+    turn = Turn(act.text, stop=act.stop, version=act.version, agent_seconds=seconds)
     episode.turns.append(turn)
     began = time.perf_counter()
     try:

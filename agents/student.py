@@ -55,7 +55,7 @@ class Student:
             text = completion.text
             if completion.stop_string in self.backend.dialect.stop_strings:
                 text += completion.stop_string  # a closing tag is a part of its message
-            acts[number] = Act(text, completion.stop)
+            acts[number] = Act(text, completion.stop, completion.version)
         return [act for act in acts if act is not None]
 
     def _request(self, episode: Episode) -> Request | None:

@@ -500,3 +500,10 @@ def test_an_unlimited_source_is_drawn_from():
     assert steps[4] == tasks_of(source, 5, tasks_per_step=6)
     with pytest.raises(ConfigError, match="has not 13 questions"):
         tasks_of(source, 1, tasks_per_step=13)
+
+
+def test_every_message_tells_which_weights_sampled_it(trained):
+    trainer, _ = trained
+    for step in (0, 3, 6):
+        episodes = read_episodes(trainer.run.evaluation_episodes(step))
+        assert {turn.version for episode in episodes for turn in episode.turns} == {step}
