@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agents.chat_dialect import ChatDialect
     from agents.dialect import Dialect
     from agents.inline_dialect import InlineDialect
+    from agents.openai_backend import OpenAIStudent
     from agents.student import Student
     from agents.transformers_backend import TransformersBackend
     from agents.vllm_backend import VLLMBackend
@@ -25,6 +26,7 @@ _LAZY = {
     "ChatDialect": "agents.chat_dialect",
     "Dialect": "agents.dialect",
     "InlineDialect": "agents.inline_dialect",
+    "OpenAIStudent": "agents.openai_backend",
     "Student": "agents.student",
     "TransformersBackend": "agents.transformers_backend",
     "VLLMBackend": "agents.vllm_backend",
@@ -77,8 +79,18 @@ def load_student(
     batch_size: int = 64,
     dialect: str = "chat",
     backend: str = "transformers",
-) -> Student:
-    """A student: ``load_backend`` and how it samples. Raises ``OVDError``."""
+) -> Student | OpenAIStudent:
+    """A student: ``load_backend`` and how it samples. Raises ``OVDError``.
+
+    With ``backend`` "openai", or "openai:http://HOST/v1", a chat API writes its messages: they have
+    no tokens, and nothing can be trained on them.
+    """
+    if backend.partition(":")[0] == "openai":
+        from agents.openai_backend import OPENAI, OpenAIStudent, connect
+
+        client = connect(backend.partition(":")[2] or OPENAI)
+        options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+        return OpenAIStudent(client, name, batch_size=batch_size, **options)
     from agents.student import Student
 
     loaded = load_backend(
@@ -101,6 +113,7 @@ __all__ = [
     "Dialect",
     "Episode",
     "InlineDialect",
+    "OpenAIStudent",
     "Request",
     "Segment",
     "Student",

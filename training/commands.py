@@ -266,6 +266,7 @@ def _run_episodes(
     from rich.progress import Progress
 
     import agents
+    from agents.student import Student
     from training.evaluation import evaluate as run_evaluation
 
     console = Console(stderr=True)
@@ -280,7 +281,8 @@ def _run_episodes(
             backend=student["backend"],
         )
         agent.name = student["name"]
-        agent.max_context = min(student["max_context"] or agent.max_context, agent.max_context)
+        if isinstance(agent, Student):
+            agent.max_context = min(student["max_context"] or agent.max_context, agent.max_context)
     with Progress(console=console) as progress:
         bar = progress.add_task("episodes", total=len(tasks) * samples)
         return run_evaluation(

@@ -38,6 +38,11 @@ def make_sampler(
             batch_size=config.rollout.batch_size,
             dialect=dialect,
         )
+    if config.backend.name == "openai":
+        raise ConfigError(
+            "backend 'openai': a chat API gives no exact tokens and takes no weights; nothing can "
+            "be trained with it (expected transformers, vllm or vllm-server)"
+        )
     adapted = hasattr(model, "peft_config")
     options = config.backend.options
     if adapted and config.backend.name == "vllm":

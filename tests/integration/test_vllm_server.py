@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+import agents
 from agents.protocol import Request
 from agents.rollout import rollout
 from agents.student import Student
@@ -50,6 +51,19 @@ def test_tokens_in_tokens_out(backend, reference):
         Request(ids, 24, temperature=0.6, key=(n,)) for n, ids in enumerate(prompts(backend))
     ]
     assert difference(reference.model, sampled, backend.generate(sampled)) < TOLERANCE
+
+
+def test_as_a_chat_api(server, backend):
+    """The same model by messages says what it says by tokens."""
+    tasks = make("ovd/Math-v0").unwrapped.tasks.distinct("test", 4)
+    by_messages = agents.load_student(
+        "smollm2-135m", backend=f"openai:{server.url}/v1", temperature=0, max_tokens=16
+    )
+    by_tokens = Student(backend, temperature=0, max_tokens=16)
+    one, other = (rollout(agent, "ovd/Math-v0", tasks) for agent in (by_messages, by_tokens))
+    assert [e.turns[0].action for e in one] == [e.turns[0].action for e in other]
+    assert [e.turns[0].stop for e in one] == [e.turns[0].stop for e in other]
+    assert not any(e.segments for e in one)
 
 
 def test_a_bad_request_is_told(backend):
