@@ -1,0 +1,190 @@
+"""Tokens a second: the transformers backend beside `model.generate`, rollouts in vLLM beside vLLM.
+
+    python benchmarks/generation.py transformers     # some minutes on 2 cores
+    python benchmarks/generation.py vllm             # needs `make vllm`
+
+Both sides of a ratio run in this process, one after the other, on the same prompts and with as many
+new tokens for each prompt, sampled at temperature 1. `transformers`: one turn of 32 prompts, and
+four turns whose observations have 500 tokens, where the other side is a loop of `model.generate`
+over the whole conversation. `vllm`: episodes through `agents.rollout`, then the prompts and lengths
+of all their turns at once through `vllm.LLM`'s engine. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from typing import Any
+
+import torch
+
+import agents
+import ovd_envs
+from agents.protocol import Request
+from agents.rollout import rollout
+from agents.student import Student
+from agents.transformers_backend import TransformersBackend
+
+STUDENT = "smollm2-135m"
+
+
+def in_transformers(rows: int, tokens: int) -> dict[str, Any]:
+    """Ratios of tokens a second, ours to `model.generate`'s."""
+    backend = agents.load_backend(STUDENT, backend="transformers", batch_size=rows)
+    assert isinstance(backend, TransformersBackend)
+    backend.dialect.stop_ids = frozenset()  # replies of equal length on both sides
+    rng = random.Random(0)
+    questions = [f"What is {rng.randrange(10, 99)} + {rng.randrange(10, 99)}?" for _ in range(rows)]
+    prompts = [backend.dialect.open(question) for question in questions]
+    observation = backend.dialect.encode(" ".join(["rain fell on the old town again"] * 80))[:500]
+    result = {"rows": rows, "new_tokens": tokens, "dtype": str(backend.model.dtype)}
+    for name, turns in (("one_turn", 1), ("four_turns", 4)):
+        seconds: dict[str, list[float]] = {"ours": [], "generate": []}
+        for _ in range(3):
+            seconds["ours"].append(ours(backend, prompts, observation, turns, tokens // turns))
+            seconds["generate"].append(plain(backend, prompts, observation, turns, tokens // turns))
+        best = {side: min(times) for side, times in seconds.items()}
+        count = rows * (tokens // turns) * turns
+        result[name] = {
+            **{f"{side}_tokens_per_second": count / s for side, s in best.items()},
+            "ratio": best["generate"] / best["ours"],
+            "seconds": seconds,
+        }
+    return result
+
+
+def ours(
+    backend: TransformersBackend,
+    prompts: list[list[int]],
+    observation: list[int],
+    turns: int,
+    tokens: int,
+) -> float:
+    """Seconds of some turns through the backend."""
+    began = time.perf_counter()
+    conversations = [list(prompt) for prompt in prompts]
+    names = [f"session-{number}" for number in range(len(prompts))]
+    for turn in range(turns):
+        requests = [
+            Request(ids, tokens, key=(number, turn), session=names[number])
+            for number, ids in enumerate(conversations)
+        ]
+        for ids, completion in zip(conversations, backend.generate(requests), strict=True):
+            assert len(completion.ids) == tokens
+            ids += [*completion.ids, *observation]
+    backend.release(names)
+    return time.perf_counter() - began
+
+
+@torch.inference_mode()
+def plain(
+    backend: TransformersBackend,
+    prompts: list[list[int]],
+    observation: list[int],
+    turns: int,
+    tokens: int,
+) -> float:
+    """Seconds of the same through `model.generate`: the whole conversation at each turn."""
+    began = time.perf_counter()
+    conversations = [list(prompt) for prompt in prompts]
+    for _ in range(turns):
+        width = max(map(len, conversations))
+        ids = torch.tensor([[0] * (width - len(c)) + c for c in conversations])
+        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in conversations])
+        out = backend.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=True,
+            top_k=0,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            pad_token_id=0,
+        )
+        for conversation, row in zip(conversations, out[:, width:].tolist(), strict=True):
+            conversation += [*row, *observation]
+    return time.perf_counter() - began
+
+
+def in_vllm(episodes: int, batch: int) -> dict[str, Any]:
+    """Ratios of tokens a second: rollouts to the engine alone."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    backend: Any = agents.load_backend(STUDENT, backend="vllm", batch_size=batch)
+    student = Student(backend, temperature=1.0, max_tokens=64)
+    result: dict[str, Any] = {"episodes": episodes, "batch": batch}
+    for env, options in (("ovd/Math-v0", {"level": "word-1"}), ("ovd/WorldQA-v0", {"turns": 3})):
+        tasks = ovd_envs.make(env, **options).unwrapped.tasks.distinct("test", episodes)
+        rollout(student, env, tasks[:4], env_options=options)  # indexes, pools, first allocations
+        began = time.perf_counter()
+        done = rollout(student, env, tasks, env_options=options, batch_size=batch, seed=1)
+        through_rollout = time.perf_counter() - began
+        asked = []
+        for episode in done:
+            for segment in episode.segments:
+                starts = [i for i, m in enumerate(segment.mask) if m and not segment.mask[i - 1]]
+                for start in starts:
+                    end = start
+                    while end < len(segment.ids) and segment.mask[end]:
+                        end += 1
+                    asked.append((segment.ids[:start], end - start))
+        count = sum(length for _, length in asked)
+        backend.follow(backend_model(), 1)  # the prompts are not in the engine's cache any more
+        engine = backend._engine
+        backend.close()
+        began = time.perf_counter()
+        for number, (ids, length) in enumerate(asked):
+            params = SamplingParams(
+                max_tokens=length,
+                temperature=1.0,
+                seed=number,
+                ignore_eos=True,
+                logprobs=0,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            engine.add_request(str(number), {"prompt_token_ids": ids}, params)
+        while engine.has_unfinished_requests():
+            engine.step()
+        alone = time.perf_counter() - began
+        result[env] = {
+            "tokens": count,
+            "requests": len(asked),
+            "rollout_tokens_per_second": count / through_rollout,
+            "vllm_tokens_per_second": count / alone,
+            "ratio": alone / through_rollout,
+        }
+        backend = agents.VLLMBackend(engine, backend.dialect.tokenizer, name=STUDENT)
+        student = Student(backend, temperature=1.0, max_tokens=64)
+    backend.close()
+    return result
+
+
+def backend_model() -> Any:
+    """The student's own weights, to be sent to the engine once more."""
+    from agents.transformers_backend import load_model
+
+    return load_model(STUDENT)[0]
+
+
+def main() -> None:
+    """Measure one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("engine", choices=("transformers", "vllm"))
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--episodes", type=int, default=128)
+    options = parser.parse_args()
+    if options.engine == "transformers":
+        result = in_transformers(options.rows, options.tokens)
+    else:
+        result = in_vllm(options.episodes, options.rows)
+    json.dump(result, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()
