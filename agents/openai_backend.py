@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -60,6 +60,10 @@ class OpenAIStudent:
     def act(self, episodes: Sequence[Episode]) -> list[Act]:
         """The next message of each episode. Raises ``OVDError`` where the API gives none."""
         return list(self._pool.map(self._ask, episodes))
+
+    def submit(self, episode: Episode) -> Future[Act]:
+        """As ``act``, for one episode: its message as soon as it is there."""
+        return self._pool.submit(self._ask, episode)
 
     def _ask(self, episode: Episode) -> Act:
         import openai

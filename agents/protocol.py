@@ -32,7 +32,8 @@ class Agent(Protocol):
         The newest observation is ``episode.turns[-1].observation``, at the first turn
         ``episode.observation``. An agent that samples tokens appends what it saw and what it
         sampled to ``episode.segments``. An agent may also define ``finish(episodes)``, called
-        with episodes that have ended.
+        with episodes that have ended, and ``submit(episode)``, which returns a ``Future`` of the
+        act: see ``agents.free_rollout``.
         """
         ...
 
@@ -75,7 +76,11 @@ class Completion:
 
 @runtime_checkable
 class Backend(Protocol):
-    """What runs a model. A backend may also offer ``next_token_logprobs(prompts, choices)``."""
+    """What runs a model.
+
+    A backend may also offer ``next_token_logprobs(prompts, choices)``, ``submit(request)``, which
+    returns a ``Future`` of the completion, and ``follow(model, version)``, to be trained with.
+    """
 
     name: str
     dialect: Dialect

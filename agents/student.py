@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from agents.episode import Episode, Segment
-from agents.protocol import Act, Backend, Request
+from agents.protocol import Act, Backend, Completion, Request
 
 
 class Student:
@@ -50,13 +51,42 @@ class Student:
                 asked.append(number)
                 requests.append(request)
         for number, completion in zip(asked, self.backend.generate(requests), strict=True):
-            segment = episodes[number].segments[-1]
-            segment.extend_sampled(completion.ids, completion.logprobs)
-            text = completion.text
-            if completion.stop_string in self.backend.dialect.stop_strings:
-                text += completion.stop_string  # a closing tag is a part of its message
-            acts[number] = Act(text, completion.stop, completion.version)
+            acts[number] = self._take(episodes[number], completion)
         return [act for act in acts if act is not None]
+
+    @property
+    def submit(self) -> Callable[[Episode], Future[Act]]:
+        """As ``act``, for one episode: its act as soon as it is there.
+
+        There is no such method (``AttributeError``) where the backend has no ``submit``.
+        """
+        ask: Callable[[Request], Future[Completion]] = self.backend.submit  # type: ignore[attr-defined]
+
+        def submit(episode: Episode) -> Future[Act]:
+            future: Future[Act] = Future()
+            request = self._request(episode)
+            if request is None:
+                future.set_result(Act("", stop="context_limit"))
+                return future
+
+            def answered(done: Future[Completion]) -> None:
+                try:
+                    future.set_result(self._take(episode, done.result()))
+                except Exception as error:  # noqa: BLE001 - told to the one who asked
+                    future.set_exception(error)
+
+            ask(request).add_done_callback(answered)
+            return future
+
+        return submit
+
+    def _take(self, episode: Episode, completion: Completion) -> Act:
+        """Append what was sampled to the episode's tokens; the message that it is."""
+        episode.segments[-1].extend_sampled(completion.ids, completion.logprobs)
+        text = completion.text
+        if completion.stop_string in self.backend.dialect.stop_strings:
+            text += completion.stop_string  # a closing tag is a part of its message
+        return Act(text, completion.stop, completion.version)
 
     def _request(self, episode: Episode) -> Request | None:
         """The next request of an episode; ``None`` where its context is full."""

@@ -79,10 +79,15 @@ def tiny_student(**options) -> Student:
 
 
 @given(
-    st.integers(0, 5), st.integers(1, 4), st.integers(1, 9), st.integers(0, 9), st.integers(0, 9)
+    st.integers(0, 5),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.sampled_from(["lockstep", "free"]),
 )
-@settings(deadline=None, max_examples=40)
-def test_groups_seeds_and_order(count, size, batch_size, seed, step):
+@settings(deadline=None, max_examples=80)
+def test_groups_seeds_and_order(count, size, batch_size, seed, step, mode):
     agent, shown = Speaker(), []
     episodes = rollout(
         agent,
@@ -92,6 +97,7 @@ def test_groups_seeds_and_order(count, size, batch_size, seed, step):
         seed=seed,
         step=step,
         batch_size=batch_size,
+        mode=mode,
         progress=shown.append,
     )
     places = [(p, i) for p in range(count) for i in range(size)]
