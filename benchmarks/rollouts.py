@@ -32,9 +32,11 @@ class Slow(TextEnv):
         self.length, self.latency = turns, latency
 
     def observe(self, task: Task) -> str:
+        """The same for all."""
         return task.question
 
     def respond(self, action: str) -> Reply:
+        """After a while."""
         time.sleep(self.latency)
         return Reply("And?", end="done" if self.turn >= self.length else None)
 
@@ -45,6 +47,7 @@ class Script:
     name = "script"
 
     def act(self, episodes: Sequence[Episode]) -> list[Act]:
+        """At once."""
         return [Act("go on") for _ in episodes]
 
 
