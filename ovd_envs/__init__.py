@@ -12,6 +12,7 @@ from ovd_envs.registry import (
 )
 from ovd_envs.spaces import UnicodeText
 from ovd_envs.task import ListTasks, Task, TaskSource
+from ovd_envs.vector import TextVectorEnv, make_vec
 
 __all__ = [
     "Budget",
@@ -25,9 +26,11 @@ __all__ = [
     "TaskError",
     "TaskSource",
     "TextEnv",
+    "TextVectorEnv",
     "UnicodeText",
     "environments",
     "make",
+    "make_vec",
     "register",
 ]
 

@@ -224,7 +224,11 @@ def register_entry_points() -> None:
 
 def _tell_gymnasium(name: str, factory: Callable[..., TextEnv] | str) -> None:
     if name not in gymnasium.registry:
-        gymnasium.register(id=name, entry_point=cast(Any, factory))
+        gymnasium.register(
+            id=name,
+            entry_point=cast(Any, factory),
+            vector_entry_point=f"ovd_envs.vector_entry_points:{name}",
+        )
 
 
 def _check_options(name: str, factory: Callable[..., TextEnv], options: dict[str, Any]) -> None:
