@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import statistics
 import sys
 import time
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ovd_envs
+from agents.command_options import BACKEND_OPTION, DIALECT_OPTION, ENV_ARGUMENT, ENV_OPTION
+from agents.play_command import play
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 
@@ -26,31 +26,6 @@ if TYPE_CHECKING:
     from agents.episode import Episode
     from agents.episode_log import EpisodeLog
     from ovd_envs.task import Task
-
-_ENV = typer.Argument(metavar="ENV", help="Name of an environment, see `ovd envs`.")
-_OPTIONS = typer.Option(
-    [],
-    "--env-option",
-    "-e",
-    metavar="KEY=VALUE",
-    help="An option of the environment, e.g. level=word-1 or attempts=2; may be repeated.",
-)
-
-
-DIALECT_OPTION = typer.Option(
-    None,
-    "--dialect",
-    metavar="NAME",
-    help="How a conversation becomes tokens: chat or inline; default: the environment's own.",
-)
-
-
-BACKEND_OPTION = typer.Option(
-    "transformers",
-    "--backend",
-    metavar="NAME[:ADDRESS]",
-    help="What runs the model: transformers, vllm, or vllm-server:http://HOST:PORT.",
-)
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -64,7 +39,7 @@ def register_commands(app: typer.Typer) -> None:
 
 
 def run(
-    env: str = _ENV,
+    env: str = ENV_ARGUMENT,
     student: str = typer.Option(
         ...,
         "--student",
@@ -90,7 +65,7 @@ def run(
     batch_size: int = typer.Option(
         64, metavar="N", min=1, help="Most episodes that run at a time."
     ),
-    env_option: list[str] = _OPTIONS,
+    env_option: list[str] = ENV_OPTION,
     dialect: str | None = DIALECT_OPTION,
     backend: str = BACKEND_OPTION,
     watch: bool = typer.Option(False, "--watch", help="Show each episode as it ends."),
@@ -156,51 +131,6 @@ def run(
             err=True,
         )
         raise typer.Exit(1)
-
-
-def play(
-    env: str = _ENV,
-    task: str | None = typer.Option(
-        None, metavar="ID", help="Id of the task; default: a random one."
-    ),
-    split: str = typer.Option("train", metavar="NAME", help="Split that a random task comes from."),
-    seed: int | None = typer.Option(None, metavar="N", min=0, help="Seed of the random task."),
-    env_option: list[str] = _OPTIONS,
-    out: Path | None = typer.Option(
-        None, "--out", "-o", metavar="FILE", help="JSONL file to add the episode to."
-    ),
-) -> None:
-    """Act in an environment yourself: read, type, and see the score.
-
-    One line is one message; a line that ends in a backslash goes on in the next. The episode is
-    saved in the same form as a model's.
-
-    Example: `ovd play ovd/Math-v0 --out mine.jsonl`
-    """
-    from rich.console import Console
-    from rich.panel import Panel
-
-    from agents.display import outcome_line, printable
-    from agents.episode_log import EpisodeLog
-
-    console = Console()
-    options = parse_options(env_option, "--env-option")
-    seed = random.randrange(10_000) if seed is None else seed
-    chosen = _one_task(env, options, task, split, seed)
-    with EpisodeLog(out) if out is not None else contextlib.nullcontext() as log:
-        console.print(printable(f"{env} · seed {seed} · Enter sends, Ctrl-C leaves", style="dim"))
-        key = (seed, 0, len(log.episodes) if log is not None else 0, 0)
-        episode = _let_a_person_act(console, env, options, chosen, key)
-        if log is not None:
-            log.append(episode)
-    if last := episode.turns[-1].observation:
-        console.print(Panel(printable(last)))
-    lines = outcome_line(episode)
-    gold = " or ".join(chosen.answers)
-    lines.append("\n").append_text(printable(f"gold answer: {gold}"))
-    if out is not None:
-        lines.append("\n").append_text(printable(f"saved in {out}", style="dim"))
-    console.print(Panel(lines, title="score", title_align="left"))
 
 
 def choose_tasks(env: str, options: dict[str, Any], spec: str, split: str) -> list[Task]:
@@ -360,38 +290,6 @@ def _print_summary(summary: Mapping[str, Any], out: Path) -> None:
     table.add_row("tokens", f"{summary['sampled_tokens']} sampled")
     table.add_row("saved in", str(out))
     Console().print(table)
-
-
-def _let_a_person_act(
-    console: Console, env: str, options: Mapping[str, Any], task: Task, seed: tuple[int, ...]
-) -> Episode:
-    """The finished episode. Raises where the person leaves before it has ended."""
-    from agents.human import HumanAgent, Left
-    from agents.rollout import run_seeded
-
-    if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")
-    try:
-        [episode] = run_seeded(
-            HumanAgent(console=console), env, [(task, seed)], env_options=options
-        )
-    except Left as left:
-        raise OVDError(f"{left}: nothing was saved") from left
-    except KeyboardInterrupt:
-        console.print()  # leave the line of the prompt
-        raise KeyboardInterrupt("left: nothing was saved") from None
-    if episode.error:
-        raise RuntimeError(f"the environment failed:\n{episode.error}")
-    return episode
-
-
-def _one_task(
-    env: str, options: Mapping[str, Any], task: str | None, split: str, seed: int
-) -> Task:
-    import numpy as np
-
-    tasks = ovd_envs.make(env, **options).tasks
-    return tasks.find(task) if task else tasks.draw(split, np.random.default_rng(seed))
 
 
 def serve_model(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+import termios
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.panel import Panel
@@ -12,6 +13,9 @@ from rich.panel import Panel
 from agents.display import printable
 from agents.episode import Episode
 from agents.protocol import Act
+
+#: Reads one line after showing a prompt, as ``input`` does; raises ``EOFError``.
+ReadLine = Callable[[str], str]
 
 
 class Left(KeyboardInterrupt):
@@ -30,7 +34,7 @@ class HumanAgent:
     Args:
         name: the agent's name in its episodes.
         console: where the observations are shown (default: standard output).
-        read: reads one line after showing a prompt, as ``input`` does; raises ``EOFError``.
+        read: where the lines come from (default: standard input).
     """
 
     def __init__(
@@ -38,11 +42,11 @@ class HumanAgent:
         name: str = "human",
         *,
         console: Console | None = None,
-        read: Callable[[str], str] | None = None,
+        read: ReadLine | None = None,
     ) -> None:
         self.name = name
         self.console = console or Console()
-        self._read = read or _read_line
+        self._read = read or read_line
 
     def act(self, episodes: Sequence[Episode]) -> list[Act]:
         """Ask the person for the next message of each episode.
@@ -52,24 +56,39 @@ class HumanAgent:
         return [Act(self._ask(episode), stop="end_of_turn") for episode in episodes]
 
     def _ask(self, episode: Episode) -> str:
-        turn = len(episode.turns)
-        observation = episode.turns[-1].observation if turn else episode.observation
-        title = episode.task.id if turn == 0 else f"turn {turn + 1}"
-        self.console.print(
-            Panel(printable(observation), title=printable(title), title_align="left")
-        )
-        lines: list[str] = []
-        while True:
-            try:
-                line = self._read("… " if lines else "you › ")
-            except EOFError:
-                raise Left(f"the input ended in turn {turn + 1}, before the episode did") from None
-            if not line.endswith("\\"):
-                return "\n".join([*lines, line])
-            lines.append(line[:-1])
+        show_observation(self.console, episode)
+        try:
+            return read_message(self._read, "you › ")
+        except EOFError:
+            raise left(episode) from None
 
 
-def _read_line(prompt: str) -> str:
+def show_observation(console: Console, episode: Episode) -> None:
+    """The newest observation of an episode, under the task's id or the number of the turn."""
+    turn = len(episode.turns)
+    observation = episode.turns[-1].observation if turn else episode.observation
+    title = episode.task.id if turn == 0 else f"turn {turn + 1}"
+    console.print(Panel(printable(observation), title=printable(title), title_align="left"))
+
+
+def left(episode: Episode) -> Left:
+    """What to raise where a person's input ends within an episode."""
+    turn = len(episode.turns) + 1
+    return Left(f"the input ended in turn {turn}, before the episode did")
+
+
+def read_message(read: ReadLine, prompt: str) -> str:
+    """One message: a line, and as many more as end in a backslash. Raises ``EOFError``."""
+    lines: list[str] = []
+    while True:
+        line = read("… " if lines else prompt)
+        if not line.endswith("\\"):
+            return "\n".join([*lines, line])
+        lines.append(line[:-1])
+
+
+def read_line(prompt: str) -> str:
+    """One line of standard input, with history and arrow keys on a terminal; see ``ReadLine``."""
     typed = sys.stdin.isatty()
     if typed:
         with contextlib.suppress(ImportError):
@@ -82,3 +101,25 @@ def _read_line(prompt: str) -> str:
     if not typed:
         print(printable(line).plain)  # a pipe does not echo what it sends
     return line
+
+
+@contextlib.contextmanager
+def deaf_keyboard() -> Iterator[None]:
+    """Within the block, what is typed on a terminal is neither shown nor kept.
+
+    An Enter that was meant for something else must not answer a question that nobody has read
+    yet. Ctrl-C works as ever; a pipe loses nothing.
+    """
+    if not sys.stdin.isatty():
+        yield
+        return
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    silent = [*before]
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(keyboard, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        # TCSAFLUSH: what came in the meantime is thrown away.
+        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)

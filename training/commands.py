@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ovd_envs
-from agents.commands import BACKEND_OPTION, DIALECT_OPTION, choose_tasks
+from agents.command_options import BACKEND_OPTION, DIALECT_OPTION
+from agents.commands import choose_tasks
+from agents.student_source import StudentSource, find_source, readers
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 from training.registry import algorithms  # noqa: F401 - `ovd envs` lists what is imported
@@ -24,6 +26,28 @@ def register_commands(app: typer.Typer) -> None:
     """Add ``ovd train`` and ``ovd eval``."""
     app.command(name="train")(train)
     app.command(name="eval")(evaluate)
+
+
+def _run_student(name: str) -> StudentSource | None:
+    """The newest student of the run in folder ``name``; ``None`` where no run is there."""
+    from training.run import Run
+
+    run = Run(name)
+    if not run.exists:
+        return None
+    config = run.config()
+    return StudentSource(
+        model=str(run.latest_model()),
+        dtype=run.facts().get("dtype", "auto"),
+        max_tokens=config.rollout.max_tokens,
+        max_context=config.rollout.max_context,
+        dialect=config.rollout.dialect,
+        env=config.env,
+        env_options=config.env_options,
+    )
+
+
+readers.append(_run_student)  # so `ovd play --with-student RUN` knows run folders
 
 
 def train(
@@ -166,8 +190,6 @@ def evaluate(
     """
     from rich.console import Console
 
-    from training.run import Run
-
     if engine is not None:
         if env is not None or student is not None:
             raise OVDError("--engine: measures a search engine alone, without ENV and --student")
@@ -176,19 +198,12 @@ def evaluate(
     if student is None:
         raise OVDError("--student: expected ENV and --student MODEL, or --engine NAME:VALUE")
     options = parse_options(env_option, "--env-option")
-    run = Run(student)
-    if run.exists:
-        config = run.config()
-        env = env or config.env
-        options = {**(config.env_options if env == config.env else {}), **options}
-        max_tokens = max_tokens or config.rollout.max_tokens
-        max_context = config.rollout.max_context
-        dialect = dialect or config.rollout.dialect
-        model, dtype = str(run.latest_model()), run.facts().get("dtype", "auto")
-    else:
-        if env is None:
-            raise OVDError(f"ENV: expected the name of an environment, for {student!r} is no run")
-        model, dtype, max_context = student, "auto", None
+    source = find_source(student)
+    env = env or source.env
+    if env is None:
+        raise OVDError(f"ENV: expected the name of an environment, for {student!r} is no run")
+    if env == source.env:
+        options = {**source.env_options, **options}
     if samples > 1 and temperature == 0:
         raise OVDError("--samples: greedy samples are all the same; expected --temperature above 0")
     chosen = choose_tasks(env, options, tasks, split)
@@ -198,13 +213,13 @@ def evaluate(
         chosen,
         options,
         {
-            "model": model,
+            "model": source.model,
             "name": student,
             "temperature": temperature,
-            "max_tokens": max_tokens or 256,
-            "max_context": max_context,
-            "dtype": dtype,
-            "dialect": dialect or ovd_envs.make(env, **options).dialect,
+            "max_tokens": max_tokens or source.max_tokens or 256,
+            "max_context": source.max_context,
+            "dtype": source.dtype,
+            "dialect": dialect or source.dialect or ovd_envs.make(env, **options).dialect,
             "backend": backend,
         },
         samples=samples,
