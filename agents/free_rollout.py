@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 
+from agents.env_processes import EnvProcesses
 from agents.episode import Episode
-from agents.protocol import Act, Agent
+from agents.protocol import NO_MESSAGE, Act, Agent
 from agents.stepping import (
     EnvFactory,
     ask,
     begin,
+    checked,
     close,
     end,
     env_factory,
@@ -29,6 +33,15 @@ from agents.stepping import (
 from ovd_envs.errors import OVDError
 from ovd_envs.task import Task
 
+#: Where environments are reset and stepped.
+Workers = Literal["threads", "processes"]
+
+#: Share of its last call's seconds that an idle agent waits for more episodes to answer at once:
+#: without, it would be asked for the first that comes, and all others would wait for that call.
+_PATIENCE = 0.1
+#: Seconds that it waits before its first call.
+_FIRST_PATIENCE = 0.1
+
 
 def stream_episodes(
     agent: Agent,
@@ -38,23 +51,37 @@ def stream_episodes(
     env_options: Mapping[str, Any] | None = None,
     batch_size: int = 64,
     training: bool = False,
-) -> Iterator[Episode]:
+    workers: Workers = "threads",
+) -> Generator[Episode, None, None]:
     """One episode for each (task, seed), as they end.
 
-    At most ``batch_size`` are alive at a time, so ``requests`` may be endless. Environments are
-    reset and stepped in threads, each by one at a time. An agent with ``submit(episode)``, which
-    returns a ``Future`` of its act, is asked for each episode by itself; of another, all episodes
-    that are waiting are asked for together whenever it is idle. Random numbers are named by seed
-    and turn, so an agent whose acts depend on nothing else gives the episodes of lockstep.
+    At most ``batch_size`` are alive at a time, so ``requests`` may be endless. An agent with
+    ``submit(episode)``, which returns a ``Future`` of its act, is asked for each episode by itself;
+    of another, the episodes that are waiting are asked for together whenever it is idle, in a
+    thread of its own. Random numbers are named by seed and turn, so an agent whose acts depend on
+    nothing else gives the episodes of lockstep.
 
-    An environment or an agent that raises ends its own episode; an ``OVDError`` goes up. Closing
-    the iterator waits for the steps under way, and closes the environments.
+    ``workers`` "threads": environments are reset and stepped in threads, each by one at a time and
+    in different ones. "processes": as many processes as there are processors hold them, and each
+    process steps one at a time, in its main thread; ``env`` is then a name, or a function that can
+    be pickled.
+
+    An environment or an agent that raises ends its own episode; a process that dies, the episodes
+    in it. An ``OVDError`` and Ctrl-C go up. Closing the generator waits for the steps under way,
+    and closes the environments.
     """
-    stream = _Stream(agent, env_factory(env, env_options), iter(requests), batch_size, training)
-    try:
+    if batch_size < 1:
+        raise OVDError(f"batch_size: expected at least 1, got {batch_size}")
+    if workers not in ("threads", "processes"):
+        raise OVDError(f"workers: expected threads or processes, got {workers!r}")
+    factory, name = env_factory(env, env_options)
+    with contextlib.ExitStack() as stack:
+        if workers == "processes":
+            count = min(batch_size, len(os.sched_getaffinity(0)))
+            factory = stack.enter_context(contextlib.closing(EnvProcesses(factory, count))).make
+        stream = _Stream(agent, (factory, name), iter(requests), batch_size, training)
+        stack.callback(stream.close)
         yield from stream.run()
-    finally:
-        stream.close()
 
 
 @dataclass(slots=True, eq=False)
@@ -63,15 +90,20 @@ class _Place:
 
     episode: Episode
     world: gymnasium.Env[str, str] | None = None
+    #: A world that raised: it may be broken for good, and is closed before another is made.
+    broken: gymnasium.Env[str, str] | None = None
     asked: float = 0.0
+    reply: Future[Act] | None = None
 
 
-#: What a thread reports: places with their acts, a place whose world waits for one (``None``), or
-#: what must go up.
-_Event = tuple[list[_Place], list[Act | str] | None] | Exception
+#: What a thread reports: places with the acts (or tracebacks) of the agent, a place whose world
+#: has done its part (``None``), or what must go up.
+_Event = tuple[list[_Place], list[Act | str] | None] | BaseException
 
 
 class _Stream:
+    """A scheduler in the caller's thread; resets, steps and acts happen in others, and report."""
+
     def __init__(
         self,
         agent: Agent,
@@ -91,40 +123,60 @@ class _Stream:
         self._acting = ThreadPoolExecutor(1, thread_name_prefix="agent")
         self._alive: set[_Place] = set()
         self._idle: list[gymnasium.Env[str, str]] = []
+        self._broken: list[gymnasium.Env[str, str]] = []
+        # An agent without submit: who waits for it, what it has not been told is over, and since
+        # when it has had nothing to do.
         self._waiting: list[_Place] = []
+        self._over: list[Episode] = []
         self._busy = False
+        self._closing = False
+        self._free_since = time.perf_counter()
+        self._patience = _FIRST_PATIENCE
 
     def run(self) -> Iterator[Episode]:
-        """The scheduler: everything that is not an act or a step happens here, in one thread."""
+        """Every episode, as it ends."""
         self._fill()
         while self._alive:
-            event = self._events.get()
-            if isinstance(event, Exception):
-                raise event
-            places, acts = event
-            if acts is None:
-                [place] = places
-                if place.episode.done:
-                    yield self._ended(place)
-                    self._fill()
-                else:
-                    self._ask(place)
-            else:
-                self._busy = False
-                for place, act in zip(places, acts, strict=True):
-                    if self._acted(place, act):
-                        yield self._ended(place)
-                        self._fill()
-            if self._waiting and not self._busy and self._events.empty():
+            event = self._next()
+            if event is None:
                 self._ask_together()
+                continue
+            if isinstance(event, BaseException):
+                raise event
+            for place in self._take(*event):
+                self._alive.remove(place)
+                self._let_go(place)
+                self._fill()
+                yield place.episode
+
+    def _next(self) -> _Event | None:
+        """The next report; ``None`` where it is time to ask the agent for all that wait for it."""
+        if self._busy or not (self._waiting or self._over):
+            return self._events.get()
+        left = 0.0
+        if len(self._alive) > len(self._waiting):  # others are on their way
+            since = max([self._free_since, *(place.asked for place in self._waiting[:1])])
+            left = max(0.0, since + self._patience - time.perf_counter())
+        try:
+            return self._events.get(timeout=left)
+        except queue.Empty:
+            return None
 
     def _fill(self) -> None:
+        """Begin as many episodes as there are places for."""
         while len(self._alive) < self._batch_size:
             request = next(self._requests, None)
             if request is None:
                 return
-            episode = new_episode(*request, env=self._env, agent=self._agent.name)
-            place = _Place(episode, self._idle.pop() if self._idle else None)
+            place = _Place(new_episode(*request, env=self._env, agent=self._agent.name))
+            if self._idle:
+                place.world = self._idle.pop()
+            elif self._broken:
+                place.broken = self._broken.pop()
+            elif not self._alive:
+                # The first is made here: what it loads is there for the others, and where none
+                # can be made, this is where it is told.
+                place.world = self._factory()
             self._alive.add(place)
             self._stepping.submit(self._guarded, self._begin, place)
 
@@ -132,19 +184,52 @@ class _Stream:
         """Do ``work`` in a thread of the environments, and report."""
         try:
             work(place, *arguments)
-        except Exception as error:  # noqa: BLE001 - goes up in the caller's thread
+        except BaseException as error:  # noqa: BLE001 - goes up in the caller's thread
             self._events.put(error)
         else:
             self._events.put(([place], None))
 
     def _begin(self, place: _Place) -> None:
+        if place.broken is not None:
+            close(place.broken)
+            place.broken = None
         if place.world is None:
-            place.world = self._factory()
+            try:
+                place.world = self._factory()
+            except OVDError:
+                raise
+            except Exception:  # noqa: BLE001 - somebody's environment can fail in any way
+                place.episode.started = time.time()
+                fail(place.episode, traceback.format_exc())
+                return
         begin(place.world, place.episode, training=self._training)
 
     def _step(self, place: _Place, act: Act, seconds: float) -> None:
         assert place.world is not None
         step(place.world, place.episode, act, seconds)
+
+    def _take(self, places: list[_Place], acts: list[Act | str] | None) -> list[_Place]:
+        """Let the places of a report go on; those whose episode has ended."""
+        if acts is None:
+            ended = [place for place in places if place.episode.done]
+            for place in places:
+                if not place.episode.done:
+                    self._ask(place)
+            return ended
+        if self._submit is None:
+            self._busy, self._free_since = False, time.perf_counter()
+        ended = []
+        for place, act in zip(places, acts, strict=True):
+            if isinstance(act, str):  # a traceback
+                fail(place.episode, act)
+                ended.append(place)
+            elif act.stop in NO_MESSAGE:
+                end(place.episode, act.stop, truncated=True)
+                ended.append(place)
+            else:
+                seconds = time.perf_counter() - place.asked
+                self._stepping.submit(self._guarded, self._step, place, act, seconds)
+        return ended
 
     def _ask(self, place: _Place) -> None:
         place.asked = time.perf_counter()
@@ -152,64 +237,65 @@ class _Stream:
             self._waiting.append(place)
             return
         try:
-            future = self._submit(place.episode)
+            place.reply = self._submit(place.episode)
+            place.reply.add_done_callback(lambda done: self._events.put(self._answer(place, done)))
         except OVDError:
             raise
         except Exception:  # noqa: BLE001 - somebody's agent can fail in any way
             self._events.put(([place], [traceback.format_exc()]))
-        else:
-            future.add_done_callback(lambda done: self._events.put(_result(place, done)))
+
+    def _answer(self, place: _Place, done: Future[Act]) -> _Event:
+        """What an agent's future came to."""
+        try:
+            return [place], [checked(self._agent, done.result())]
+        except OVDError as error:
+            return error
+        except Exception:  # noqa: BLE001 - somebody's agent can fail in any way
+            return [place], [traceback.format_exc()]
+        except BaseException as error:  # noqa: BLE001 - goes up in the caller's thread
+            return error
 
     def _ask_together(self) -> None:
+        """Tell the agent, in its thread, what is over, and ask it for all that wait."""
+        over, self._over = self._over, []
         places, self._waiting, self._busy = self._waiting, [], True
 
         def work() -> None:
             try:
-                acts = ask(self._agent, [place.episode for place in places])
-            except Exception as error:  # noqa: BLE001 - goes up in the caller's thread
+                finish(self._agent, over, None)
+                acts: list[Act | str] = []
+                if places and not self._closing:
+                    began = time.perf_counter()
+                    acts = ask(self._agent, [place.episode for place in places])
+                    self._patience = _PATIENCE * (time.perf_counter() - began)
+            except BaseException as error:  # noqa: BLE001 - goes up in the caller's thread
                 self._events.put(error)
             else:
                 self._events.put((places, acts))
 
         self._acting.submit(work)
 
-    def _acted(self, place: _Place, act: Act | str) -> bool:
-        """Let the act happen; whether the episode is over without. A text is a traceback."""
-        if isinstance(act, str):
-            fail(place.episode, act)
-        elif act.stop == "context_limit":
-            end(place.episode, "context_limit", truncated=True)
-        else:
-            seconds = time.perf_counter() - place.asked
-            self._stepping.submit(self._guarded, self._step, place, act, seconds)
-            return False
-        return True
-
-    def _ended(self, place: _Place) -> Episode:
-        self._alive.remove(place)
-        finish(self._agent, [place.episode], None)
+    def _let_go(self, place: _Place) -> None:
+        """An episode has ended: its world is free, and the agent is told when it can listen."""
         if place.world is not None:
-            if place.episode.error is None:
-                self._idle.append(place.world)
-            else:  # what raised may be broken for good
-                close(place.world)
-            place.world = None
-        return place.episode
+            (self._idle if place.episode.error is None else self._broken).append(place.world)
+        if self._submit is not None:
+            finish(self._agent, [place.episode], None)
+        elif hasattr(self._agent, "finish"):
+            self._over.append(place.episode)
 
     def close(self) -> None:
         """Wait for what is under way, begin nothing more, close the environments."""
-        self._acting.shutdown(cancel_futures=True)
+        self._closing = True
+        for place in self._alive:
+            if place.reply is not None:
+                place.reply.cancel()
+        self._acting.shutdown()
         self._stepping.shutdown(cancel_futures=True)
-        for world in [*self._idle, *(place.world for place in self._alive)]:
-            if world is not None:
-                close(world)
-
-
-def _result(place: _Place, done: Future[Act]) -> _Event:
-    """What an agent's future came to."""
-    try:
-        return [place], [done.result()]
-    except OVDError as error:
-        return error
-    except Exception:  # noqa: BLE001 - somebody's agent can fail in any way
-        return [place], [traceback.format_exc()]
+        for place in self._alive:
+            self._idle += [world for world in (place.world, place.broken) if world is not None]
+            if not place.episode.done:
+                end(place.episode, "abandoned", truncated=True)
+        for world in [*self._idle, *self._broken]:
+            close(world)
+        finish(self._agent, [*self._over, *(place.episode for place in self._alive)], None)

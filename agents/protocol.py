@@ -11,9 +11,17 @@ if TYPE_CHECKING:
     from agents.episode import Episode
 
 
+#: Values of ``Act.stop`` that mean: there is no message any more, and the episode ends for this
+#: reason. The tokens that it may hold, or that the agent may sample in it, are used up.
+NO_MESSAGE = frozenset({"context_limit", "token_limit"})
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One message of an agent. ``stop`` says why it ended, ``version`` who: see ``Turn``."""
+    """One message of an agent. ``stop`` says why it ended, ``version`` who: see ``Turn``.
+
+    Or that there is none, and why: see ``NO_MESSAGE``.
+    """
 
     text: str
     stop: str = "end_of_turn"

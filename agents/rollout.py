@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -9,8 +10,8 @@ from typing import Any, Literal
 import gymnasium
 
 from agents.episode import Episode
-from agents.free_rollout import stream_episodes
-from agents.protocol import Agent
+from agents.free_rollout import Workers, stream_episodes
+from agents.protocol import NO_MESSAGE, Agent
 from agents.stepping import (
     EnvFactory,
     ask,
@@ -42,6 +43,7 @@ def rollout(
     batch_size: int = 64,
     training: bool = False,
     mode: Mode | None = None,
+    workers: Workers = "threads",
     progress: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """Run ``group_size`` episodes of every task; return them task by task.
@@ -54,8 +56,9 @@ def rollout(
 
     In ``mode`` "lockstep" all take a turn together, in this thread: the same batches give the same
     bits. "free": each goes on as soon as its own reply or step is done, environments in threads;
-    for slow environments and engines that sample as requests come. See ``stream_episodes``. Not
-    said, it is "free" for an agent with ``submit``, and "lockstep" for any other.
+    for slow environments and engines that sample as requests come. ``workers`` "processes" takes
+    processes for them. See ``stream_episodes``. Not said, it is "free" for an agent with
+    ``submit`` or with processes, and "lockstep" for any other.
 
     An environment or an agent that raises ends its own episode ("error", the traceback kept); an
     ``OVDError`` (bad input, the same for all) and Ctrl-C go up.
@@ -75,6 +78,7 @@ def rollout(
         batch_size=batch_size,
         training=training,
         mode=mode,
+        workers=workers,
         progress=progress,
     )
 
@@ -88,6 +92,7 @@ def run_seeded(
     batch_size: int = 64,
     training: bool = False,
     mode: Mode | None = None,
+    workers: Workers = "threads",
     progress: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """One episode for each (task, seed), in order; what ``rollout`` is made of.
@@ -95,7 +100,13 @@ def run_seeded(
     A seed is (run seed, step, position of the task, index in the group): the first three name
     the group.
     """
-    if (mode or ("free" if hasattr(agent, "submit") else "lockstep")) == "free":
+    if mode not in (None, "lockstep", "free"):
+        raise OVDError(f"mode: expected lockstep or free, got {mode!r}")
+    if mode is None:
+        mode = "free" if hasattr(agent, "submit") or workers != "threads" else "lockstep"
+    if mode == "lockstep" and workers != "threads":
+        raise OVDError(f"workers {workers!r}: expected mode free, got lockstep")
+    if mode == "free":
         return _run_free(
             agent,
             env,
@@ -103,6 +114,7 @@ def run_seeded(
             env_options=env_options,
             batch_size=batch_size,
             training=training,
+            workers=workers,
             progress=progress,
         )
     factory, name = env_factory(env, env_options)
@@ -137,16 +149,25 @@ def _run_free(
     env_options: Mapping[str, Any] | None,
     batch_size: int,
     training: bool,
+    workers: Workers,
     progress: Callable[[Episode], None] | None,
 ) -> list[Episode]:
-    done: dict[tuple[int, ...], Episode] = {}
-    for episode in stream_episodes(
-        agent, env, requests, env_options=env_options, batch_size=batch_size, training=training
-    ):
-        done[episode.seed] = episode
-        if progress is not None:
-            progress(episode)
-    return [done[key] for _, key in requests]
+    done: dict[tuple[int, ...], list[Episode]] = {}
+    stream = stream_episodes(
+        agent,
+        env,
+        requests,
+        env_options=env_options,
+        batch_size=batch_size,
+        training=training,
+        workers=workers,
+    )
+    with contextlib.closing(stream):
+        for episode in stream:
+            done.setdefault(episode.seed, []).append(episode)
+            if progress is not None:
+                progress(episode)
+    return [done[key].pop(0) for _, key in requests]
 
 
 def _run_batch(
@@ -173,10 +194,10 @@ def _run_batch(
         for (world, episode), act in zip(running, acts, strict=True):
             if isinstance(act, str):
                 fail(episode, act)
-            elif act.stop == "context_limit":
-                end(episode, "context_limit", truncated=True)
+            elif act.stop in NO_MESSAGE:
+                end(episode, act.stop, truncated=True)
             else:
                 step(world, episode, act, share)
 
 
-__all__ = ["EnvFactory", "Mode", "TextEnv", "rollout", "run_seeded", "stream_episodes"]
+__all__ = ["EnvFactory", "Mode", "TextEnv", "Workers", "rollout", "run_seeded", "stream_episodes"]

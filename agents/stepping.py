@@ -11,6 +11,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -29,7 +30,7 @@ def env_factory(
 ) -> tuple[EnvFactory, str]:
     """(what makes a world, its name), of a registered name or of a function that makes one."""
     if isinstance(env, str):
-        return lambda: make(env, **dict(options or {})), env
+        return partial(make, env, **dict(options or {})), env
     return env, getattr(env, "__name__", type(env).__name__)
 
 
@@ -110,19 +111,23 @@ def finish(
         progress(episode)
 
 
+def checked(agent: Agent, act: object) -> Act:
+    """``act``, which is one. Raises ``TypeError`` where it is something else."""
+    if not isinstance(act, Act):
+        raise TypeError(f"agent {agent.name!r}: expected an Act, got {type(act).__name__}")
+    return act
+
+
 def ask(agent: Agent, episodes: Sequence[Episode]) -> list[Act | str]:
     """The agent's messages; where it raises on several, each alone, a traceback where it fails."""
     lengths = [[len(s.ids) for s in episode.segments] for episode in episodes]
     try:
-        acts: list[Act | str] = list(agent.act(episodes))
+        acts = list(agent.act(episodes))
         if len(acts) != len(episodes):
             raise ValueError(
                 f"agent {agent.name!r} gave {len(acts)} acts for {len(episodes)} episodes"
             )
-        for act in acts:
-            if not isinstance(act, Act):
-                raise TypeError(f"agent {agent.name!r}: expected an Act, got {type(act).__name__}")
-        return acts
+        return [checked(agent, act) for act in acts]
     except OVDError:
         raise
     except Exception:  # noqa: BLE001 - somebody's agent can fail in any way

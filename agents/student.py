@@ -13,9 +13,11 @@ from agents.protocol import Act, Backend, Completion, Request
 class Student:
     """An agent on a backend.
 
-    ``temperature`` 0 is greedy. ``max_tokens`` bounds one turn; ``max_context`` the whole
-    episode in tokens, prompt, observations and replies together: an episode with no room left
-    for a reply is ended by the rollout with the reason "context_limit".
+    ``temperature`` 0 is greedy. All three budgets are tokens: ``max_tokens`` of one turn (its
+    ``stop`` is "length"); ``max_context`` of the whole episode, prompt, observations and replies
+    together: one with no room left for a reply ends with the reason "context_limit";
+    ``max_episode_tokens`` of all its replies together: where they are used up it ends with the
+    reason "token_limit".
     """
 
     def __init__(
@@ -25,6 +27,7 @@ class Student:
         temperature: float = 1.0,
         max_tokens: int = 256,
         max_context: int | None = None,
+        max_episode_tokens: int | None = None,
         stop: tuple[str, ...] = (),
         system: str | None = None,
         name: str | None = None,
@@ -34,6 +37,7 @@ class Student:
         self.max_tokens = max_tokens
         limit = int(getattr(backend, "context_length", 1 << 30))
         self.max_context = min(max_context or limit, limit)
+        self.max_episode_tokens = max_episode_tokens
         self.stop = stop
         self.system = system
         self.name = name or backend.name
@@ -45,8 +49,8 @@ class Student:
         asked: list[int] = []
         for number, episode in enumerate(episodes):
             request = self._request(episode)
-            if request is None:
-                acts[number] = Act("", stop="context_limit")
+            if isinstance(request, Act):
+                acts[number] = request
             else:
                 asked.append(number)
                 requests.append(request)
@@ -65,17 +69,22 @@ class Student:
         def submit(episode: Episode) -> Future[Act]:
             future: Future[Act] = Future()
             request = self._request(episode)
-            if request is None:
-                future.set_result(Act("", stop="context_limit"))
+            if isinstance(request, Act):
+                future.set_result(request)
                 return future
 
             def answered(done: Future[Completion]) -> None:
+                if not future.set_running_or_notify_cancel():
+                    return
                 try:
                     future.set_result(self._take(episode, done.result()))
-                except Exception as error:  # noqa: BLE001 - told to the one who asked
+                except BaseException as error:  # noqa: BLE001 - told to the one who asked
                     future.set_exception(error)
 
-            ask(request).add_done_callback(answered)
+            reply = ask(request)
+            reply.add_done_callback(answered)
+            # Who does not want the act any more does not want the reply.
+            future.add_done_callback(lambda act: act.cancelled() and reply.cancel())
             return future
 
         return submit
@@ -88,9 +97,14 @@ class Student:
             text += completion.stop_string  # a closing tag is a part of its message
         return Act(text, completion.stop, completion.version)
 
-    def _request(self, episode: Episode) -> Request | None:
-        """The next request of an episode; ``None`` where its context is full."""
+    def _request(self, episode: Episode) -> Request | Act:
+        """The next request of an episode, or the act that ends it where a budget is used up."""
         dialect = self.backend.dialect
+        allowed = self.max_tokens
+        if self.max_episode_tokens is not None:
+            allowed = min(allowed, self.max_episode_tokens - episode.num_sampled_tokens)
+        if allowed < 1:
+            return Act("", stop="token_limit")
         if not episode.segments:
             given = dialect.open(episode.observation, self.system)
             episode.segments.append(Segment())
@@ -99,12 +113,12 @@ class Student:
             given = dialect.follow(segment.ids[-1:], episode.turns[-1].observation)
         room = self.max_context - len(episode.segments[-1].ids) - len(given)
         if room < 1:
-            return None
+            return Act("", stop="context_limit")
         segment = episode.segments[-1]
         segment.extend_given(given)
         return Request(
             ids=list(segment.ids),
-            max_tokens=min(self.max_tokens, room),
+            max_tokens=min(allowed, room),
             temperature=self.temperature,
             key=(*episode.seed, len(episode.turns)),
             stop=(*self.stop, *dialect.stop_strings),
