@@ -24,7 +24,7 @@ TASK = Task("q-1", "Where is the clock?", ("Varnmoor",))
         (drip(b"<p>slow ", after=HEAD + b"\r\n"), "too slow: more than 0.6 s"),
         (flood(b"<p>more</p>" * 1000, HEAD + b"\r\n"), "too large: more than 0.2 MB"),
         (reply(BOMB, Content_Encoding="gzip"), "too large: more than 0.2 MB"),
-        (reply("", "302 Found", Location="/again"), "redirects"),
+        (reply("", "302 Found", Location="/again"), "redirect loop"),
         (reply(b"\0\1\2\3" * 500, type="image/png"), "image/png"),
         (gzip.compress(PAGE.encode()), "broken answer"),
     ],
