@@ -6,7 +6,7 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import gymnasium
@@ -64,6 +64,21 @@ class Budget:
             if name not in known:
                 raise OVDError(f"budget: no field {name!r}, expected one of {', '.join(known)}")
         return cls(**{**defaults, **(value or {})})
+
+    @classmethod
+    def beside(
+        cls, value: Budget | Mapping[str, Any] | None, *, turns: int, option: str = "turns"
+    ) -> Budget:
+        """``value`` with these ``turns``, which the environment takes as the option ``option``.
+
+        A ``Budget`` has one turn where nobody said how many, so its own are not looked at. Raises
+        ``OVDError`` for a mapping that has some too.
+        """
+        if isinstance(value, Mapping) and "turns" in value:
+            raise OVDError(
+                f"budget turns: give {option}={value['turns']!r} to the environment itself"
+            )
+        return replace(cls.of(value), turns=turns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from ovd_envs.errors import OVDError
 from ovd_envs.grading import DEADLINE, extract_answer, grade_message
 from ovd_envs.grading.number import parse_number
 from ovd_envs.math_tasks import ArithmeticTasks
-from ovd_envs.sources import task_source
+from ovd_envs.sources import shared_source
 from ovd_envs.task import Task, TaskSource
 
 INSTRUCTION = "Give the final answer in \\boxed{}."
@@ -63,9 +63,9 @@ class MathEnv(TextEnv):
         self.attempts = attempts
         self.deadline = deadline
         super().__init__(
-            ArithmeticTasks(level or "addition") if source is None else task_source(source),
+            ArithmeticTasks(level or "addition") if source is None else shared_source(source),
             split=split,
-            budget=Budget.of(budget, turns=attempts),
+            budget=Budget.beside(budget, turns=attempts, option="attempts"),
             render_mode=render_mode,
         )
 

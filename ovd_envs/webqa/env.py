@@ -12,7 +12,7 @@ from ovd_envs.errors import OVDError
 from ovd_envs.grading.qa import NORMALIZATIONS, grade_qa
 from ovd_envs.search.protocol import SearchEngine, SearchError, SearchResult
 from ovd_envs.search.registry import EngineSpec, shared_engine
-from ovd_envs.sources import task_source
+from ovd_envs.sources import shared_source
 from ovd_envs.task import Task, TaskSource
 from ovd_envs.web.page import FetchError, PageReader
 from ovd_envs.webqa.action import Action, Protocol
@@ -122,9 +122,9 @@ class WebQAEnv(TextEnv):
         self.engine: SearchEngine = shared_engine(engine)
         self.reader = _reader(reader)
         super().__init__(
-            task_source(source),
+            shared_source(source),
             split=split,
-            budget=_budget(budget, turns),
+            budget=Budget.beside(budget, turns=turns),
             render_mode=render_mode,
         )
         self._count = self.budget.count_tokens or len
@@ -284,13 +284,6 @@ class WebQAEnv(TextEnv):
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise OVDError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-
-
-def _budget(budget: Budget | Mapping[str, Any] | None, turns: int) -> Budget:
-    """``budget`` with these turns: a ``Budget`` has one turn where nobody said how many."""
-    if isinstance(budget, Mapping) and "turns" in budget:
-        raise OVDError(f"budget turns: give turns={budget['turns']!r} to the environment itself")
-    return replace(Budget.of(budget), turns=turns)
 
 
 def _read_prompt(path: str | Path) -> str:

@@ -17,7 +17,7 @@ from ovd_envs.webqa.action import Action
 from ovd_envs.webqa.env import WebQAEnv
 from ovd_envs.world.server import WorldServer
 from ovd_envs.world.tasks import WorldTasks
-from ovd_envs.world.world import BASE_URL, World
+from ovd_envs.world.world import BASE_URL, shared_world
 
 
 class WorldQAEnv(WebQAEnv):
@@ -132,14 +132,13 @@ class WorldReader:
 @lru_cache(maxsize=8)
 def world_index(seed: int, people: int, split: str) -> BM25Engine:
     """The engine over the pages of a world, made once per process."""
-    return BM25Engine.from_documents(World(seed, people=people, split=split).documents())
+    return BM25Engine.from_documents(shared_world(seed, people=people, split=split).documents())
 
 
 @lru_cache(maxsize=8)
 def _served(seed: int, people: int, split: str) -> tuple[str, Any]:
     from ovd_envs.web.fetcher import Fetcher
 
-    server = WorldServer(
-        World(seed, people=people, split=split)
-    )  # a daemon: it ends with the process
+    # A daemon: it ends with the process.
+    server = WorldServer(shared_world(seed, people=people, split=split))
     return server.url, Fetcher(allow=[urlsplit(server.url).netloc])

@@ -17,7 +17,7 @@ from ovd_envs.world.questions import (
     kinds_of,
     metadata_of,
 )
-from ovd_envs.world.world import World
+from ovd_envs.world.world import World, shared_world
 
 #: Part of every task id. Goes up when the same arguments begin to give other questions or pages,
 #: so that an id never means two things.
@@ -60,7 +60,7 @@ class WorldTasks(TaskSource):
         self._kinds = _read_kinds(kinds, self.hops)
         self.kinds = tuple(kind for number in self.hops for kind in self._kinds[number])
         self.people, self.seed = people, seed
-        self._worlds = {s: World(seed, people=people, split=s) for s in self.splits}
+        self._worlds = {s: shared_world(seed, people=people, split=s) for s in self.splits}
         #: Says every argument, so that the id of a task means the same for ever.
         self.name = _name(self.hops, self._kinds, people, seed)
 

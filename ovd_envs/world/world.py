@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from ovd_envs.errors import OVDError
 from ovd_envs.search.corpus import Document
@@ -214,3 +214,15 @@ class World(Facts):
             f"People with this last name are: {', '.join(shown)}{more}.",
             "Each of them has a page of their own; take care not to mix them up.",
         ]
+
+
+def shared_world(seed: int = 0, *, people: int = 400, split: str = "train") -> World:
+    """As ``World``, but the same arguments give the same world in this process."""
+    if type(seed) is int and type(people) is int:  # 400.0 and True are refused, not found
+        return _kept(seed, people, split)
+    return World(seed, people=people, split=split)
+
+
+@lru_cache(maxsize=8)
+def _kept(seed: int, people: int, split: str) -> World:
+    return World(seed, people=people, split=split)

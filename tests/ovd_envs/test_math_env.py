@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ovd_envs
-from ovd_envs import ListTasks, OVDError, Task, TaskError
+from ovd_envs import Budget, ListTasks, OVDError, Task, TaskError
 from ovd_envs.math_tasks import LEVELS
 
 
@@ -121,8 +121,14 @@ def test_budgets_beside_the_attempts():
     env = one(["70"], attempts=3, budget={"characters": 10})
     *_, terminated, truncated, info = env.step("a long message")
     assert (terminated, truncated, info["end_reason"]) == (False, True, "character_limit")
-    env = one(["70"], attempts=3, budget={"turns": 1})
-    assert env.step("hm")[4]["end_reason"] == "turn_limit"
+    for budget in (Budget(characters=10), {"characters": 10}):
+        assert one(["70"], attempts=3, budget=budget).budget == Budget(turns=3, characters=10)
+    env = one(["70"], attempts=2, budget=Budget(seconds=60))
+    assert not any(env.step("hm")[2:4])
+    assert env.step("hm")[4]["end_reason"] == "no_answer"
+    message = r"^budget turns: give attempts=1 to the environment itself$"
+    with pytest.raises(OVDError, match=message):
+        one(["70"], attempts=3, budget={"turns": 1})
 
 
 @pytest.mark.parametrize("level", LEVELS)

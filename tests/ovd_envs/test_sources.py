@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ovd_envs import OVDError, Task, TaskError
+import ovd_envs
+from ovd_envs import OVDError, Task, TaskError, sources
 from ovd_envs.formats import read_record
 from ovd_envs.math_tasks import ArithmeticTasks
-from ovd_envs.sources import HubTasks, JsonlTasks, task_source
+from ovd_envs.sources import HubTasks, JsonlTasks, shared_source, task_source
 
 GSM8K = {
     "question": "Natalia sold clips to 48 friends in April, and half as many in May. How many?",
@@ -416,3 +417,85 @@ def test_rows_are_not_shared_with_the_tasks_that_are_given_out(tmp_path):
     task: Task = source.task("test", 0)
     task.metadata["solution"] = "changed"
     assert source.task("test", 0).metadata["solution"] == ["48/2 = 24", "48+24 = 72"]
+
+
+# --------------------------------------------------------------- one source for many environments
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Files count as settled at once: no test waits for two seconds."""
+    monkeypatch.setattr(sources, "_SETTLED", 0)
+
+
+def test_a_rollouts_environments_read_their_tasks_once(tmp_path, settled, monkeypatch):
+    reads = []
+    read = sources.read_jsonl_numbered
+    monkeypatch.setattr(
+        sources, "read_jsonl_numbered", lambda path: reads.append(path) or read(path)
+    )
+    path = str(write(tmp_path / "rows.jsonl", questions(20)))
+    for _ in range(64):
+        ovd_envs.make("ovd/Math-v0", source=path)
+    assert reads == [path]
+    assert task_source(path) is not task_source(path), "who asks for a source gets his own"
+
+
+def test_a_changed_file_is_seen(tmp_path, settled):
+    path = write(tmp_path / "rows.jsonl", questions(20, 10))
+    specs = [path, str(path), f"jsonl:{path}", {"train": path}, f"train={path}"]
+    before = [shared_source(spec) for spec in specs]
+    assert all(shared_source(spec) is source for spec, source in zip(specs, before, strict=True))
+    old = path.stat()
+    write(path, questions(20, 40))
+    os.utime(path, ns=(old.st_mtime_ns, old.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_ino) == (old.st_size, old.st_ino)
+    for spec, source in zip(specs, before, strict=True):
+        after = shared_source(spec)
+        assert after is not source
+        assert int(after.task("train", 0).answers[0]) >= 40
+    path.unlink()
+    for spec in specs:
+        with pytest.raises(OVDError, match=r"rows.jsonl: cannot be read"):
+            shared_source(spec)
+
+
+def test_a_file_that_has_just_changed_is_not_trusted(tmp_path):
+    path = write(tmp_path / "rows.jsonl", questions(20))
+    assert shared_source(path) is not shared_source(path)
+
+
+def test_a_bad_file_that_was_mended_is_seen(tmp_path, settled):
+    path = write(tmp_path / "rows.jsonl", [{"question": "no answer"}])
+    with pytest.raises(OVDError, match="row 1"):
+        shared_source(path)
+    write(path, questions(20))
+    assert shared_source(path).size("train") > 0
+
+
+def test_the_same_name_in_another_folder_is_another_file(tmp_path, settled, monkeypatch):
+    for number, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "rows.jsonl", questions(20, 20 * number))
+    monkeypatch.chdir(tmp_path / "a")
+    first = shared_source("rows.jsonl")
+    monkeypatch.chdir(tmp_path / "b")
+    assert shared_source("rows.jsonl").task("train", 0) != first.task("train", 0)
+
+
+def test_a_changed_folder_of_a_dataset_is_seen(dataset, settled):
+    spec = f"hf:{dataset}"
+    source = shared_source(spec)
+    assert shared_source(spec) is source
+    file = next(path for path in sorted(Path(dataset).rglob("*")) if path.is_file())
+    os.utime(file)
+    assert shared_source(spec) is not source
+
+
+def test_what_comes_from_no_file_is_shared_too():
+    assert shared_source("arithmetic:word-1") is shared_source("arithmetic:word-1")
+    assert shared_source("arithmetic:word-1") is not shared_source("arithmetic:word-2")
+    source = ArithmeticTasks()
+    assert shared_source(source) is source
+    with pytest.raises(TaskError, match="task source 'nonsense'"):
+        shared_source("nonsense")

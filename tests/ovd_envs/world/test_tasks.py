@@ -326,3 +326,13 @@ def test_a_question_that_would_tell_its_answer_is_not_asked(monkeypatch):
     for number in range(300):
         question = draw_question(world, "hobby", Draw(f"leading {number}"))
         assert question.answer.lower() not in question.text.lower()
+
+
+def test_sources_of_one_world_share_it():
+    one, other = WorldTasks(1), WorldTasks([2, 3], kinds="chain")
+    assert one.world("train") is other.world("train")
+    assert one.world("train") is not one.world("test")
+    assert one.world("train") is not WorldTasks(1, seed=1).world("train")
+    for options in ({"people": 400.0}, {"seed": False}):
+        with pytest.raises(OVDError, match="expected a whole number"):
+            WorldTasks(1, **options)
