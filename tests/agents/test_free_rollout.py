@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import random
+import signal
 import threading
-from concurrent.futures import Future
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ClassVar
 
 import gymnasium
 import pytest
 
-from agents import rollout
+import ovd_envs
+from agents import free_rollout, rollout
 from agents.free_rollout import stream_episodes
 from agents.protocol import Act, Completion
 from agents.student import Student
@@ -236,3 +241,338 @@ def test_a_world_that_cannot_be_made():
 
     with pytest.raises(OVDError, match="no such environment"):
         list(stream_episodes(Speaker(), nothing, requests(3)))
+
+
+def bare(episode):
+    """An episode without what a clock wrote, and where a traceback is, its last line."""
+    row = episode.to_dict()
+    row["error"] = (row["error"] or "").strip().rpartition("\n")[2]
+    del row["started"], row["seconds"]
+    for turn in row["turns"]:
+        del turn["agent_seconds"], turn["env_seconds"]
+    return row
+
+
+class Dice(TextEnv):
+    """Turns, rewards and faults by chance, from its own generator; takes a moment for each."""
+
+    def __init__(self):
+        super().__init__(ListTasks("t", train=TASKS), budget={"turns": 5, "characters": 60})
+
+    def observe(self, task):
+        if self.np_random.random() < 0.05:
+            raise RuntimeError(f"no page for {task.id}")
+        return f"{task.question}: {self.np_random.integers(1000)}"
+
+    def respond(self, action):
+        time.sleep(random.random() * 0.002)  # who is first is another chance
+        chance = self.np_random.random()
+        if chance < 0.05:
+            raise ValueError(f"{action}: a broken page")
+        end = "done" if chance < 0.3 else None
+        return Reply(f"{action} {chance:.3f}", reward=chance, end=end, info={"chance": chance})
+
+
+class Chance(Speaker):
+    """Messages by chance, named by the episode's seed and turn; fails and ends some."""
+
+    def act(self, episodes):
+        return [self.one(episode) for episode in episodes]
+
+    def one(self, episode):
+        draw = random.Random(repr((episode.seed, len(episode.turns), episode.observation)))
+        if draw.random() < 0.04:
+            raise RuntimeError("no idea")
+        if draw.random() < 0.04:
+            return Act("", stop=draw.choice(["context_limit", "token_limit"]))
+        return Act("x" * draw.randrange(1, 30), stop=draw.choice(["end_of_turn", "length"]))
+
+
+class ChanceLater(Chance):
+    """The same, each asked for by itself, in threads."""
+
+    def __init__(self, pool):
+        self.pool = pool
+
+    def submit(self, episode):
+        return self.pool.submit(self.one, episode)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_300_episodes_by_chance_are_those_of_lockstep(batch_size):
+    def play(agent, mode):
+        done = rollout(
+            agent, Dice, TASKS, group_size=50, seed=8, step=1, batch_size=batch_size, mode=mode
+        )
+        return [bare(episode) for episode in done]
+
+    expected = play(Chance(), "lockstep")
+    assert play(Chance(), "free") == expected
+    with ThreadPoolExecutor(5) as pool:
+        assert play(ChanceLater(pool), "free") == expected
+    ends = {row["end_reason"] for row in expected}
+    assert ends >= {"done", "error", "turn_limit", "character_limit", "context_limit"}
+    assert "token_limit" in ends
+
+
+@pytest.mark.parametrize(
+    ("env", "options"),
+    [
+        ("ovd/Math-v0", {"level": "word-1", "attempts": 2}),
+        ("ovd/WorldQA-v0", {"people": 100, "turns": 3, "protocol": "search-r1"}),
+    ],
+)
+def test_our_own_environments_in_threads(env, options):
+    class Searcher(Speaker):
+        def act(self, episodes):
+            words = [e.task.question.split()[len(e.turns) :] for e in episodes]
+            return [Act(f"<search>{' '.join(w)}</search> \\boxed{{{len(w)}}}") for w in words]
+
+    tasks = ovd_envs.make(env, **options).tasks.distinct("train", 12)
+
+    def play(mode):
+        done = rollout(Searcher(), env, tasks, group_size=2, env_options=options, mode=mode)
+        return [bare(episode) for episode in done]
+
+    expected = play("lockstep")
+    assert not [row["error"] for row in expected if row["error"]]
+    assert play("free") == expected
+
+
+def test_an_idle_agent_is_asked_for_all_that_are_on_their_way(monkeypatch):
+    """Asked for the first that comes, it would keep all others waiting for that one's reply."""
+    monkeypatch.setattr(free_rollout, "_FIRST_PATIENCE", 1000.0)
+    monkeypatch.setattr(free_rollout, "_PATIENCE", 1e9)  # of the seconds of a call
+    sizes = []
+
+    class Counting(Speaker):
+        def act(self, episodes):
+            sizes.append(len(episodes))
+            return super().act(episodes)
+
+    def dawdle(world):
+        time.sleep(0.001 * int(world.task.id[2:]))
+
+    # However long it would wait for company, it does not where nobody is on the way.
+    rollout(Counting(), lambda: World(dawdle), TASKS, mode="free")
+    assert sizes == [6, 4, 2]
+
+
+def test_an_agent_is_not_told_while_it_acts_and_is_told_of_every_end():
+    class Strict(Speaker):
+        def __init__(self):
+            self.inside = threading.Lock()
+            self.told = []
+
+        def act(self, episodes):
+            assert self.inside.acquire(blocking=False)
+            time.sleep(0.001)
+            self.inside.release()
+            return super().act(episodes)
+
+        def finish(self, episodes):
+            assert self.inside.acquire(blocking=False)
+            assert all(episode.done for episode in episodes)
+            self.told += [episode.seed for episode in episodes]
+            self.inside.release()
+
+    agent = Strict()
+    done = rollout(agent, World, TASKS, group_size=9, batch_size=8, mode="free")
+    assert not [e.error for e in done if e.error]
+    assert sorted(agent.told) == [e.seed for e in done]
+
+    # Of those, too, that the reader does not wait for.
+    agent, drawn = Strict(), []
+
+    def endless():
+        for request in requests(None):
+            drawn.append(request[1])
+            yield request
+
+    stream = stream_episodes(agent, World, endless(), batch_size=5)
+    for _ in range(7):
+        next(stream)
+    stream.close()
+    assert sorted(agent.told) == drawn
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("who", ["make", "reset", "step", "act", "finish", "submit", "reply"])
+def test_what_must_go_up_goes_up_from_every_thread(error, who):
+    class Stopped(World):
+        def __init__(self):
+            if who == "make":
+                raise error
+            super().__init__()
+
+        def observe(self, task):
+            if who == "reset" and task.id == "t/1":
+                raise error
+            return super().observe(task)
+
+        def respond(self, action):
+            if who == "step" and self.task.id == "t/1":
+                raise error
+            return super().respond(action)
+
+    class Agent(Speaker):
+        def act(self, episodes):
+            if who == "act":
+                raise error
+            return super().act(episodes)
+
+        def finish(self, episodes):
+            if who == "finish" and not raised:
+                raised.append(1)
+                raise error
+
+    class Submitting(Agent):
+        def submit(self, episode):
+            if who == "submit":
+                raise error
+            future = Future()
+            future.set_exception(error())
+            return future
+
+    raised: list[int] = []
+    agent = Submitting() if who in ("submit", "reply") else Agent()
+    with pytest.raises(error):
+        rollout(agent, Stopped, TASKS, batch_size=3, mode="free")
+
+
+def test_ctrl_c_while_environments_are_at_work():
+    """The steps under way end, nothing begins any more; what had ended was shown."""
+    stopped, begun = threading.Event(), []
+
+    def work(world):
+        begun.append(world.task.id)
+        if world.task.id != "t/0":
+            assert stopped.wait(20)
+
+    def press():
+        while len(begun) < 4:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.05)
+        stopped.set()
+
+    shown = []
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        rollout(
+            Speaker(), lambda: World(work), TASKS, batch_size=3, mode="free", progress=shown.append
+        )
+    thread.join()
+    assert [e.task.id for e in shown] == ["t/0"]
+    assert len(begun) == 4
+
+
+def test_a_reader_that_fails_closes_the_environments():
+    def fail(episode):
+        raise ValueError("disk full")
+
+    with pytest.raises(ValueError, match="disk full"):
+        rollout(Speaker(), World, TASKS, group_size=5, batch_size=4, mode="free", progress=fail)
+    assert not World.open_worlds
+
+
+def test_an_environment_that_cannot_be_made_later_ends_its_own_episode():
+    made = itertools.count()
+
+    def make():
+        number = next(made)
+        if number == 2:
+            raise ConnectionError("no sandbox")
+        return World()
+
+    episodes = list(stream_episodes(Speaker(), make, requests(12), batch_size=4))
+    assert [("ConnectionError: no sandbox" in e.error) for e in episodes if e.error] == [True]
+    assert len(episodes) == 12
+    with pytest.raises(ConnectionError):  # where none can be made, it is no episode's fault
+        list(
+            stream_episodes(
+                Speaker(), lambda: (_ for _ in ()).throw(ConnectionError()), requests(3)
+            )
+        )
+
+
+def test_worlds_that_raised_are_replaced_and_never_too_many():
+    def fail(world):
+        if world.task.id in ("t/1", "t/2"):
+            raise ValueError
+
+    for _ in stream_episodes(Speaker(), lambda: World(fail), requests(90), batch_size=4):
+        assert len(World.open_worlds) <= 4
+    assert World.most == 4
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [("words", "expected an Act, got str"), (None, "expected an Act, got NoneType")],
+)
+def test_a_reply_that_is_something_else(reply, reason):
+    class Wrong(Speaker):
+        def submit(self, episode):
+            future = Future()
+            future.set_result(reply)
+            return future
+
+    class NoFuture(Speaker):
+        def submit(self, episode):
+            return reply
+
+    for episode in rollout(Wrong(), World, TASKS):
+        assert reason in episode.error
+    for episode in rollout(NoFuture(), World, TASKS):
+        assert "AttributeError" in episode.error
+
+
+def test_requests_with_one_seed_give_an_episode_each():
+    twice = [(TASKS[0], (0, 0, 0, 0)), (TASKS[0], (0, 0, 0, 0)), (TASKS[1], (0, 0, 1, 0))]
+    episodes = free_and_in_order(twice)
+    assert [e.task.id for e in episodes] == ["t/0", "t/0", "t/1"]
+    assert episodes[0] is not episodes[1]
+
+
+def free_and_in_order(pairs):
+    from agents.rollout import run_seeded
+
+    return run_seeded(Speaker(), World, pairs, mode="free")
+
+
+def test_who_leaves_gives_up_the_replies_that_have_not_begun():
+    class Busy(OneByOne):
+        def submit(self, request):
+            asked.append(Future())
+            return asked[-1]
+
+    asked: list[Future[Completion]] = []
+    backend = Busy()
+    stream = stream_episodes(Student(backend), World, requests(None), batch_size=3)
+
+    def answer():
+        while len(asked) < 3:
+            time.sleep(0.001)
+        asked[0].set_exception(RuntimeError("out of memory"))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    with contextlib.closing(stream):
+        assert "out of memory" in next(stream).error
+    thread.join()
+    assert all(future.cancelled() for future in asked[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"mode": "fast"}, "mode: expected lockstep or free, got 'fast'"),
+        ({"mode": "free", "batch_size": 0}, "expected at least 1, got 1, 0"),
+    ],
+)
+def test_bad_options(options, reason):
+    with pytest.raises(OVDError, match=reason):
+        rollout(Speaker(), World, TASKS, **options)
+    with pytest.raises(OVDError, match="batch_size: expected at least 1, got 0"):
+        next(stream_episodes(Speaker(), World, requests(1), batch_size=0))
