@@ -6,7 +6,6 @@ import json
 import os
 import statistics
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +67,12 @@ def run(
     env_option: list[str] = ENV_OPTION,
     dialect: str | None = DIALECT_OPTION,
     backend: str = BACKEND_OPTION,
-    watch: bool = typer.Option(False, "--watch", help="Show each episode as it ends."),
+    watch: bool = typer.Option(
+        False,
+        "--watch",
+        help="Show the episodes as they go, as many as fit; where "
+        "standard output is no terminal, each as it ends.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
     """Run episodes of a student in an environment and save them as JSONL.
@@ -211,17 +215,11 @@ def _run_missing(
     watch: bool,
 ) -> list[Episode]:
     """Run and save what is missing. Ctrl-C goes up with a word on what is saved."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     import agents
-    from agents.display import episode_view
+    from agents.episode_bar import EpisodeBar
     from agents.rollout import run_seeded
+    from agents.totals import Totals
+    from agents.watch import LiveEpisodes
 
     with console.status(f"loading {student}"):
         agent = agents.load_student(
@@ -233,34 +231,23 @@ def _run_missing(
             backend=backend,
         )
         agent.name = student
-    total = len(kept) + len(requests)
-    progress = Progress(
-        TextColumn("episodes"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"),
-        TimeRemainingColumn(),
-        console=console,
-    )
+    totals = Totals.of(len(kept) + len(requests), kept)
     fresh: list[Episode] = []
-    with progress:
-        bar = progress.add_task("", total=total, completed=len(kept), numbers="")
-        began = time.perf_counter()
+    # What it would draw must be seen by somebody, and standard output may be wanted elsewhere.
+    live = watch and console.is_terminal and not console.is_dumb_terminal and sys.stdout.isatty()
+    view = LiveEpisodes(totals, console) if live else EpisodeBar(totals, console, each=watch)
+    with view:
 
         def ended(episode: Episode) -> None:
             episode.info["settings"] = dict(settings)
             log.append(episode)
             fresh.append(episode)
-            mean = statistics.fmean(e.reward for e in (*kept, *fresh))
-            rate = sum(e.num_sampled_tokens for e in fresh) / (time.perf_counter() - began)
-            numbers = f"reward {mean:.3f} · {rate:.0f} tokens/s"
-            progress.update(bar, completed=len(kept) + len(fresh), numbers=numbers)
-            if watch:
-                progress.console.print(episode_view(episode))
+            totals.add(episode)
+            view.ended(episode)
 
         try:
             run_seeded(
-                agent,
+                view.following(agent),
                 env,
                 requests,
                 env_options=settings["env_options"],
@@ -269,7 +256,7 @@ def _run_missing(
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"stopped: {len(kept) + len(fresh)} of {total} episodes are in {log.path}; "
+                f"stopped: {totals.done} of {totals.total} episodes are in {log.path}; "
                 "the same command goes on"
             ) from None
     return fresh

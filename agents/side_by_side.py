@@ -11,7 +11,7 @@ from rich.panel import Panel
 from agents.display import printable
 from agents.episode import Episode
 from agents.human import ReadLine, deaf_keyboard, left, read_line, read_message, show_observation
-from agents.protocol import Act, Agent
+from agents.protocol import NO_MESSAGE, Act, Agent
 from agents.student import Student
 
 #: Who wrote a turn, where it was not the student, whose name stands there.
@@ -80,8 +80,8 @@ class SideBySide:
         before = episode.num_sampled_tokens
         with deaf_keyboard(), self.console.status(printable(f"{self._shown} is writing")):
             [act] = self.student.act([episode])
-        if act.stop == "context_limit":
-            self._note(f"{self._shown} has no room left for a message")
+        if act.stop in NO_MESSAGE:
+            self._note(f"{self._shown} has no room left for a message: {act.stop}")
             return act
         sampled = episode.num_sampled_tokens - before
         self._show(act, sampled, "says" if episode.id in self._alone else "would say")
@@ -145,7 +145,7 @@ class SideBySide:
         segment = episode.segments[-1]
         keep = len(segment.ids) - sampled
         del segment.ids[keep:], segment.mask[keep:], segment.logprobs[keep:]
-        segment.extend_given(self.student.backend.dialect.encode_turn(text))
+        segment.extend_given(self.student.backend.dialect.encode_turn(text, len(episode.turns)))
 
     def _show(self, act: Act, sampled: int, verb: str) -> None:
         details = [f"{sampled} tokens"] if sampled else []
