@@ -52,8 +52,9 @@ def load_backend(
     """A backend for a model: an alias, a folder or a hub name.
 
     ``backend`` is a name, or NAME:ADDRESS for one that runs elsewhere: "transformers", "vllm",
-    "vllm-server:http://localhost:8000". ``dialect`` is "chat" or "inline": see
-    ``TextEnv.dialect``. Raises ``OVDError`` where there is no such model, backend or dialect.
+    "vllm-server:http://localhost:8000". ``dialect`` is "chat", "chat-no-thinking"
+    or "inline": see ``TextEnv.dialect``. Raises ``OVDError`` where there is no such model, backend
+    or dialect.
     """
     kind, _, address = backend.partition(":")
     options: dict[str, Any] = {

@@ -1,147 +1,211 @@
-"""The dialect ``chat``: observations are messages of the model's own chat template."""
+"""The dialects ``chat`` and ``chat-no-thinking``: messages of the model's own chat template.
+
+Observations are user messages, actions the assistant's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import re
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, ClassVar
 
-from jinja2 import TemplateError
-
+from agents.chat_template import CLOSE, MESSAGE, OPEN, SYSTEM, ChatTemplate, Forms
 from agents.dialect import Dialect, DialectError
-
-# Placeholders for message contents while a template is taken apart: letters, because a template
-# may strip or escape anything else. The reply thinks first: some templates drop past thinking.
-_SYSTEM, _USER, _NEXT, _AGAIN = "OVDSYSTEMOVD", "OVDQUESTIONOVD", "OVDNEXTOVD", "OVDAGAINOVD"
-_REPLY = "<think>\nOVDTHOUGHTOVD\n</think>\n\nOVDREPLYOVD"
+from agents.episode import Episode, Segment
 
 
 class ChatDialect(Dialect):
-    """Messages of a chat template; observations are user messages, actions the assistant's.
+    """Messages of a chat template.
 
-    The tokens between turns are taken out of the template once, and added.
+    Where the template writes a message in the same way whatever comes later, an episode is one
+    segment: what was sampled, and between two turns what the template says. Where it does not
+    (thinking models: past thoughts are dropped), a turn whose prompt is no continuation of the
+    last begins a new segment, with the conversation as the template writes it now. What was
+    sampled is trained on as it was sampled in either case.
 
-    Raises ``DialectError`` where the template rewrites past turns or ends a turn without a
+    Raises ``DialectError`` where the template cannot be taken apart or ends a turn without a
     special token.
     """
 
     name = "chat"
+    #: Variables that the chat template reads.
+    template_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer)
-        if not getattr(tokenizer, "chat_template", None):
-            raise DialectError(
-                f"tokenizer {self._model} has no chat template; expected an instruct model"
-            )
-        self._opening, self._between, self._tail = self._take_apart()
-        # The first prompt with a system message, and whether the template strips that; proved
-        # when one first comes.
-        self._with_system: tuple[str, bool] | None = None
-        # What a template strips from the edges of a message is stripped here.
-        self._strips_user = self._render(f"\n {_USER} \n") == self._opening
-        turn = self._render(_USER, f"\n {_REPLY} \n", _NEXT)
-        self._strips_reply = turn == self._opening + _REPLY + self._between + _NEXT + self._tail
-        ending = self.encode(self._between)
+        self._template = ChatTemplate(tokenizer, self._model, self.template_options)
+        forms = self._template.forms()
+        # Only what the template says tells DeepSeek's turns from its other added tokens.
+        written = forms.first_past.split(MESSAGE) + forms.later_past.split(MESSAGE)
+        self.control_ids |= {
+            i
+            for part in written
+            for i in self.encode(part)
+            if self._added.get(i, "").strip() not in ("", OPEN, CLOSE)
+        }
+        ending = self.encode(forms.later)
         if ending[0] not in self._special_ids:
             raise DialectError(
-                f"chat template of {self._model} ends a turn with {self._between[:12]!r}, "
+                f"chat template of {self._model} ends a turn with {forms.later[:12]!r}, "
                 "which does not begin with a special token"
             )
         #: The token that ends a turn of the acting model.
         self.end_of_turn: int = ending[0]
         self.stop_ids |= {self.end_of_turn}
-
-    def _render(self, *messages: str, system: str | None = None) -> str:
-        conversation = [{"role": "system", "content": system}] if system is not None else []
-        for number, content in enumerate(messages):
-            conversation.append({"role": ("user", "assistant")[number % 2], "content": content})
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    conversation, tokenize=False, add_generation_prompt=True
-                )
-            )
-        except (TemplateError, ValueError, TypeError) as error:
-            what = "a conversation" if system is None else "a system message"
-            reason = " ".join(str(error).split())
-            raise DialectError(
-                f"chat template of {self._model} does not take {what} ({reason})"
-            ) from error
-
-    def _take_apart(self, system: str | None = None) -> tuple[str, str, str]:
-        """(first prompt, what follows a reply, what follows the next message), proved.
-
-        The proof: two later turns are written by adding to the text of the first.
-        """
-        opening = self._render(_USER, system=system)
-        one = self._render(_USER, _REPLY, _NEXT, system=system)
-        two = self._render(_USER, _REPLY, _NEXT, _REPLY, _AGAIN, system=system)
-        head, _, rest = one.partition(_REPLY)
-        between, _, tail = rest.partition(_NEXT)
-        if between and head != opening and head.startswith(opening):
-            raise DialectError(
-                f"chat template of {self._model} writes {head[len(opening) :]!r} before a reply; "
-                "expected it at the end of the prompt"
-            )
-        turn = _REPLY + between
-        if (
-            head != opening
-            or not between
-            or two != head + turn + _NEXT + tail + turn + _AGAIN + tail
-        ):
-            raise DialectError(
-                f"chat template of {self._model} is not append-only: "
-                "a later turn changes how an earlier one is written"
-            )
-        if opening.count(_USER) != 1:
-            raise DialectError(
-                f"chat template of {self._model}: expected the question once in the first "
-                f"prompt, found it {opening.count(_USER)} times"
-            )
-        return opening, between, tail
-
-    def _open_with_system(self) -> tuple[str, bool]:
-        """The first prompt with a system message, and whether the template strips that."""
-        if self._with_system is None:
-            opening, *turns = self._take_apart(_SYSTEM)
-            if opening.partition(_USER)[0].count(_SYSTEM) != 1:
-                raise DialectError(f"chat template of {self._model} drops system messages")
-            if turns != [self._between, self._tail]:
-                raise DialectError(
-                    f"chat template of {self._model} writes later turns differently "
-                    "where there is a system message"
-                )
-            strips = self._render(_USER, system=f"\n {_SYSTEM} \n") == opening
-            self._with_system = opening, strips
-        return self._with_system
+        self._thoughts_stay = self._template.dropped_thought_leaves is None
+        self._prefill, self._lead = forms.prefill, forms.lead
+        #: Whether a prompt begins the thought that the message begins with.
+        self._in_thought = OPEN in self._prefill and CLOSE not in self._prefill
+        self._cue = forms.later.partition(MESSAGE)[2]  # what stands before a reply
+        # Most tokenizers show the blank before a reply, some don't.
+        shown = super().decode(self._encode_after(self._cue, f"{self._lead}x"))
+        self._shows_lead = shown.startswith(self._lead)
 
     def open(self, observation: str, system: str | None = None) -> list[int]:
         """Ids of the prompt for the first turn, up to where the model begins to write.
 
         Raises ``DialectError`` where ``system`` is given and the template has no place for it.
         """
-        observation = self._user(observation)
-        if system is None:
-            before, _, after = self._opening.partition(_USER)
-            return self._weave(before, observation, after)
-        opening, strips = self._open_with_system()
-        before, _, after = opening.partition(_USER)
-        start, _, middle = before.partition(_SYSTEM)
-        system = system.strip() if strips else system
-        return self._weave(start, system, middle, observation, after)
+        return self._fill(self._template.forms(system).first, observation, system)
 
-    def _user(self, observation: str) -> str:
-        return observation.strip() if self._strips_user else observation
-
-    def follow(self, sampled: Sequence[int], observation: str) -> list[int]:
+    def follow(
+        self, sampled: Sequence[int], observation: str, system: str | None = None
+    ) -> list[int]:
         """Ids between a turn that ended with ``sampled`` and the next turn.
 
         Where the model did not write the end of turn itself (it ran out of tokens, or a stop
         string ended it), the end of turn is inserted: given, not sampled.
         """
-        ids = self._weave(self._between, self._user(observation), self._tail)
-        return ids[1:] if sampled and sampled[-1] == self.end_of_turn else ids
+        return self._after(sampled, self._template.forms(system).later, observation, system)
 
-    def encode_turn(self, text: str) -> list[int]:
+    def opened(self, turn: int) -> str:
+        """What the prompt of turn number ``turn`` has already begun of the message ("<think>")."""
+        return self._prefill if self._in_thought else ""
+
+    def encode_turn(self, text: str, turn: int = 0) -> list[int]:
         """Ids of a message as this model would have written it, its end of turn included."""
-        text = text.strip() if self._strips_reply else text
-        return [*self._weave("", text), self.end_of_turn]
+        text = text.strip() if self._template.strips_reply else text
+        ids = self._encode_after(self._cue, self._lead + self.without_opened(text))
+        return [*ids, self.end_of_turn]
+
+    def without_opened(self, text: str) -> str:
+        """What the model writes of a message after what the prompt has begun of it.
+
+        Where the prompt begins a thought and the message has none, the thought is ended at once.
+        """
+        if not self._in_thought:
+            return text
+        if text.startswith(OPEN):
+            return text.removeprefix(self._prefill).removeprefix(OPEN)
+        return text if CLOSE in text else f"\n{CLOSE}\n\n{text}"
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of sampled ids, without the token that ended the turn."""
+        text = super().decode(ids)
+        return text.removeprefix(self._lead) if self._shows_lead else text
+
+    def next_turn(self, episode: Episode, system: str | None = None) -> tuple[Segment, list[int]]:
+        """Where the next turn of ``episode`` is written, and the given ids that precede it there.
+
+        A segment that is not among the episode's own yet is new.
+        """
+        forms = self._template.forms(system)
+        if not episode.turns or (forms.only_grow and self._thoughts_stay):
+            return super().next_turn(episode, system)
+        observations = [episode.observation, *(turn.observation for turn in episode.turns)]
+        ids = self._prompt(forms, observations, self._replies(episode), system)
+        last = episode.segments[-1].ids if episode.segments else []
+        if last and ids[: len(last)] == last:
+            return episode.segments[-1], ids[len(last) :]
+        return Segment(), ids
+
+    def _prompt(
+        self,
+        forms: Forms,
+        observations: Sequence[str],
+        replies: Sequence[Sequence[int]],
+        system: str | None,
+    ) -> list[int]:
+        """The conversation as the template writes it for its newest turn.
+
+        Past replies are the ids that were sampled, without the thoughts that the template drops.
+        """
+        newest = len(observations) - 1
+        dropping = (
+            number
+            for number in range(newest, 0, -1)
+            if not self._template.keeps_thoughts_before(observations[number])
+        )
+        first_kept = next(dropping, 0)  # this observation drops the thoughts of all replies before
+        ids: list[int] = []
+        for number, observation in enumerate(observations):
+            form = forms.later if number else forms.first
+            reply: list[int] = []
+            if number < newest:
+                form = forms.later_past if number else forms.first_past
+                reply, whole = self._past_reply(replies[number], drop=number < first_kept)
+                form += self.opened(number) if whole else ""
+            ids += self._after(ids[-1:], form, observation, system)
+            ids += reply
+        return ids
+
+    def _past_reply(self, reply: Sequence[int], *, drop: bool) -> tuple[list[int], bool]:
+        """A past reply as the template shows it, and whether that is the whole of it."""
+        body = list(reply[:-1] if reply and reply[-1] in self.stop_ids else reply)
+        _, thought, shown = self.decode(body).rpartition(CLOSE)
+        if not drop or not thought:
+            return list(reply), True
+        shown = shown.strip() if self._template.strips_reply else shown
+        if not self._template.dropped_thought_leaves:
+            shown = shown.lstrip("\n")
+        # A token may hold the end of the thought and the beginning of what is shown.
+        start = bisect_left(
+            range(len(body)), -len(shown), key=lambda place: -len(self.decode(body[place:]))
+        )
+        kept = body[start:]
+        if self.decode(kept) != shown or self._lead:
+            kept = self._encode_after(self._cue, self._lead + shown)
+        return [*kept, self.end_of_turn], False
+
+    def _replies(self, episode: Episode) -> list[list[int]]:
+        """The ids of each message: those that were sampled, where all were."""
+        sampled = [
+            [token for token, _ in run]
+            for segment in episode.segments
+            for own, run in groupby(zip(segment.ids, segment.mask, strict=True), lambda t: t[1])
+            if own
+        ]
+        if len(sampled) == len(episode.turns):
+            return sampled
+        return [self.encode_turn(turn.action, i) for i, turn in enumerate(episode.turns)]
+
+    def _fill(self, form: str, observation: str, system: str | None) -> list[int]:
+        """Ids of a form with its messages."""
+        parts = re.split(f"({MESSAGE}|{SYSTEM})", form)
+        for place in range(1, len(parts), 2):
+            if parts[place] == MESSAGE:
+                parts[place] = observation.strip() if self._template.strips_user else observation
+            else:
+                strips = self._template.forms(system).strips_system
+                parts[place] = (system or "").strip() if strips else (system or "")
+        return self._weave(*parts)
+
+    def _after(
+        self, ids: Sequence[int], form: str, observation: str, system: str | None
+    ) -> list[int]:
+        """Ids of a form after ``ids``, whose end of turn it need not write again."""
+        filled = self._fill(form, observation, system)
+        return filled[1:] if ids and ids[-1] == self.end_of_turn else filled
+
+
+class NoThinkingDialect(ChatDialect):
+    """As ``chat``, with a template that is told that nothing is thought first.
+
+    Qwen3's then ends each prompt with an empty thought. Raises ``DialectError`` for a template
+    that makes no difference.
+    """
+
+    name = "chat-no-thinking"
+    template_options = {"enable_thinking": False}  # noqa: RUF012 - never changed

@@ -18,7 +18,8 @@ DIALECT_OPTION = typer.Option(
     None,
     "--dialect",
     metavar="NAME",
-    help="How a conversation becomes tokens: chat or inline; default: the environment's own.",
+    help="How a conversation becomes tokens: chat, chat-no-thinking "
+    "or inline; default: the environment's own.",
 )
 
 BACKEND_OPTION = typer.Option(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.chat_dialect import ChatDialect
+from agents.chat_dialect import ChatDialect, NoThinkingDialect
 from agents.dialect import Dialect
 from agents.inline_dialect import InlineDialect
 from ovd_envs.errors import OVDError
 
 DIALECTS: dict[str, type[ChatDialect | InlineDialect]] = {
-    dialect.name: dialect for dialect in (ChatDialect, InlineDialect)
+    dialect.name: dialect for dialect in (ChatDialect, NoThinkingDialect, InlineDialect)
 }
 
 

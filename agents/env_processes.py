@@ -84,10 +84,12 @@ class EnvProcesses:
 class RemoteEnv(gymnasium.Env[str, str]):
     """An environment in another process: ``reset``, ``step`` and ``close`` happen there."""
 
-    def __init__(self, process: _Process, number: int, reset_options: tuple[str, ...]) -> None:
+    def __init__(
+        self, process: _Process, number: int, facts: tuple[tuple[str, ...], tuple[str, ...]]
+    ) -> None:
         self._process = process
         self._number = number
-        self.reset_options = reset_options
+        self.reset_options, self.stop_strings = facts
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -193,7 +195,8 @@ def _serve(line: Connection, factory: bytes) -> None:
     def answer(number: int, method: str, arguments: tuple[Any, ...]) -> Any:
         if method == "make":
             worlds[number] = make()
-            return tuple(getattr(worlds[number].unwrapped, "reset_options", ()))
+            world = worlds[number].unwrapped
+            return [tuple(getattr(world, name, ())) for name in ("reset_options", "stop_strings")]
         if method == "close":
             return worlds.pop(number).close()
         if method == "reset":

@@ -73,7 +73,8 @@ class Episode:
     """A run of ``agent`` on ``task`` in ``env``; mutable while it runs, saved when it has ended.
 
     ``observation`` is what the environment wrote at reset. ``segments`` holds one segment where
-    the dialect is append-only, none where the agent has no tokens (a script, a person, an API).
+    each prompt goes on where the last reply ended, one for each prompt that does not (thinking
+    models), none where the agent has no tokens (a script, a person, an API).
     """
 
     task: Task
@@ -99,6 +100,9 @@ class Episode:
     seconds: float = 0.0
     #: The environment's info at the end (JSON), e.g. the outcome of grading.
     info: dict[str, Any] = field(default_factory=dict)
+    #: Strings that end a message in this environment (``TextEnv.stop_strings``), for the agent
+    #: while the episode runs; not saved.
+    stop_strings: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def id(self) -> str:

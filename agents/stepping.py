@@ -50,6 +50,7 @@ def begin(world: gymnasium.Env[str, str], episode: Episode, *, training: bool) -
         # Gymnasium seeds are one number; the four of an episode are mixed into it.
         seed = hash(episode.seed) & 0x7FFFFFFF
         episode.observation, _ = world.reset(seed=seed, options=options)
+        episode.stop_strings = tuple(getattr(world.unwrapped, "stop_strings", ()))
     except OVDError:
         raise
     except Exception:  # noqa: BLE001 - somebody's environment can fail in any way

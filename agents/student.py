@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from agents.episode import Episode, Segment
+from agents.episode import Episode
 from agents.protocol import Act, Backend, Completion, Request
 
 
@@ -92,10 +92,14 @@ class Student:
     def _take(self, episode: Episode, completion: Completion) -> Act:
         """Append what was sampled to the episode's tokens; the message that it is."""
         episode.segments[-1].extend_sampled(completion.ids, completion.logprobs)
-        text = completion.text
-        if completion.stop_string in self.backend.dialect.stop_strings:
+        text = self.backend.dialect.opened(len(episode.turns)) + completion.text
+        if completion.stop_string in self._closing(episode):
             text += completion.stop_string  # a closing tag is a part of its message
         return Act(text, completion.stop, completion.version)
+
+    def _closing(self, episode: Episode) -> tuple[str, ...]:
+        """The strings of the environment that end a message and belong to it."""
+        return episode.stop_strings if self.backend.dialect.stops_at_strings else ()
 
     def _request(self, episode: Episode) -> Request | Act:
         """The next request of an episode, or the act that ends it where a budget is used up."""
@@ -105,23 +109,19 @@ class Student:
             allowed = min(allowed, self.max_episode_tokens - episode.num_sampled_tokens)
         if allowed < 1:
             return Act("", stop="token_limit")
-        if not episode.segments:
-            given = dialect.open(episode.observation, self.system)
-            episode.segments.append(Segment())
-        else:
-            segment = episode.segments[-1]
-            given = dialect.follow(segment.ids[-1:], episode.turns[-1].observation)
-        room = self.max_context - len(episode.segments[-1].ids) - len(given)
+        segment, given = dialect.next_turn(episode, self.system)
+        room = self.max_context - len(segment.ids) - len(given)
         if room < 1:
             return Act("", stop="context_limit")
-        segment = episode.segments[-1]
+        if not episode.segments or segment is not episode.segments[-1]:
+            episode.segments.append(segment)
         segment.extend_given(given)
         return Request(
             ids=list(segment.ids),
             max_tokens=min(allowed, room),
             temperature=self.temperature,
             key=(*episode.seed, len(episode.turns)),
-            stop=(*self.stop, *dialect.stop_strings),
+            stop=(*self.stop, *self._closing(episode)),
             session=episode.id,
         )
 

@@ -54,7 +54,7 @@ class RolloutConfig(_Section):
     """Tokens of an episode, observations included; ``null``: what the model can take."""
     batch_size: int = Field(default=64, ge=1)
     """Episodes that run at a time."""
-    dialect: Literal["chat", "inline"] | None = None
+    dialect: Literal["chat", "chat-no-thinking", "inline"] | None = None
     """How the conversation becomes tokens; ``null``: as the environment prefers."""
 
 

@@ -49,7 +49,7 @@ def episode_rows(
     the student's dialect.
     """
     own_tokens = bool(episode.segments) and not teacher
-    segments = episode.segments if own_tokens else [dialect.segment(episode)]
+    segments = episode.segments if own_tokens else dialect.segments(episode)
     return [
         Row(
             group=group,

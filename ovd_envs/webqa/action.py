@@ -35,6 +35,8 @@ class Protocol(ABC):
     name: ClassVar[str]
     #: How the conversation is best put into tokens: "chat" or "inline" (see ``agents``).
     dialect: ClassVar[str] = "chat"
+    #: What ends a message and belongs to it, where no end of turn does: see ``TextEnv``.
+    stop_strings: ClassVar[tuple[str, ...]]
     #: Whether the model is told that its last message has come.
     warns: ClassVar[bool] = True
     #: Characters (or tokens, where they can be counted) of the text within one observation.

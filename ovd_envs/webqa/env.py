@@ -114,6 +114,7 @@ class WebQAEnv(TextEnv):
             else PROTOCOLS[protocol](_read_prompt(prompt_file))
         )
         self.dialect = self.protocol.dialect
+        self.stop_strings = self.protocol.stop_strings
         self.k = k
         self.reward = reward
         self.normalization = normalization

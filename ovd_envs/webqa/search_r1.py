@@ -25,6 +25,7 @@ class SearchR1Protocol(Protocol):
 
     name = "search-r1"
     dialect = "inline"
+    stop_strings = ("</search>", "</answer>")
     warns = False
 
     def __init__(self, prompt: str = PROMPT) -> None:

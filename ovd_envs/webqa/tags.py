@@ -28,6 +28,7 @@ class TagProtocol(Protocol):
     """
 
     name = "tags"
+    stop_strings = ("</search>", "</open>", "</answer>")
 
     def __init__(self, prompt: str = PROMPT) -> None:
         self._prompt = prompt

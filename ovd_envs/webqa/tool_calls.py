@@ -54,6 +54,7 @@ class ToolCallProtocol(Protocol):
     """The first ``<tool_call>`` outside of a thought is the action."""
 
     name = "tool_calls"
+    stop_strings = ("</tool_call>",)
 
     def __init__(self, prompt: str = PROMPT) -> None:
         self._prompt = prompt

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -68,6 +66,7 @@ def tokenizer_of(template: str | None, *special: str, **named: str) -> PreTraine
     return fast
 
 
+NOT_BY_MESSAGE = "not written message by message"
 IM = ("<|im_start|>", "<|im_end|>")
 MADE = {
     "tiny": tiny_tokenizer,
@@ -261,19 +260,16 @@ def test_decode_drops_the_end_of_turn_and_nothing_else():
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        (LAST_THOUGHT, "not append-only"),
         (PLAIN_END, "does not begin with a special token"),
-        (CHATML.replace("assistant\n'", "assistant\n<think>\n'"), "not append-only"),
-        (CHATML.replace("+ m['role']", "+ loop.length | string"), "not append-only"),
-        (CHATML.replace("m['content']", "m['content'].split('</think>')[-1]"), "not append-only"),
-        (CHATML.replace("m['content']", "messages[0]['content']"), "not append-only"),
-        (CHATML.replace("' }}{% endf", "' * (1 + (loop.index > 4)) }}{% endf"), "not append-only"),
+        (CHATML.replace("+ m['role']", "+ loop.length | string"), NOT_BY_MESSAGE),
+        (CHATML.replace("m['content']", "messages[0]['content']"), NOT_BY_MESSAGE),
+        (CHATML.replace("' }}{% endf", "' * (1 + (loop.index > 4)) }}{% endf"), NOT_BY_MESSAGE),
+        (CHATML.replace("assistant\n' }}{% endif", "bot\n' }}{% endif"), "begin with the other"),
         (
             CHATML.replace("{% endfor", "{{ m['content'] if loop.first else '' }}{% endfor"),
             "expected the question once in the first prompt, found it 2 times",
         ),
-        (CHATML.replace("'\n' + m['content']", "'\n'"), "not append-only"),
-        (INST.replace("'[INST]'", "'[INST] '").replace("{{ m", "{{ ' ' + m"), "' ' before a reply"),
+        (CHATML.replace("'\n' + m['content']", "'\n'"), "found it 0 times"),
         (CHATML.partition("{% if add")[0], "before a reply"),
         ("{{ raise_exception('no,\nthanks') }}", r"does not take a conversation \(no, thanks\)"),
         ("{% if %}", "does not take a conversation"),
@@ -296,21 +292,12 @@ def test_what_cannot_be_append_only_is_refused_in_one_line(template, reason):
     [
         (TURNS, r"does not take a system message \(System role not supported\)"),
         (INST, "drops system messages"),
-        (  # the system message travels with the newest question
-            INST.replace(
-                "'[INST]' +",
-                "'[INST]' + (messages[0]['content'] + '\n\n'"
-                " if loop.last and messages[0]['role'] == 'system' else '') +",
-            ),
-            "not append-only",
-        ),
-        (  # later turns look different once there was a system message
+        (  # replies begin differently once there was a system message
             CHATML.replace(
-                "m['role'] +",
-                "(m['role'] + ('2' if m['role'] == 'user'"
-                " and messages[0]['role'] == 'system' else '')) +",
+                "assistant\n'",
+                "assistant\n' + ('<think>\n' if messages[0]['role'] == 'system' else '')",
             ),
-            "writes later turns differently",
+            "begins replies differently",
         ),
     ],
 )
@@ -349,7 +336,7 @@ def test_a_scripted_episode_has_mask_1_on_its_messages_alone(dialect, turns, pie
         after = observations[number + 1] if number + 1 < len(observations) else "the end"
         episode.turns.append(Turn(text, after, stop="scripted"))
 
-    segment = dialect.segment(episode)
+    [segment] = dialect.segments(episode)
     assert len(segment.ids) == len(segment.mask) == len(segment.logprobs)
     assert set(segment.logprobs) == {0.0}
     parts = runs(segment.mask)
@@ -370,7 +357,7 @@ def test_a_message_that_ran_out_of_tokens_teaches_no_end_of_turn():
     turns = [Turn("cut", "go on", stop="length"), Turn("whole", "now", stop="stop_string")]
     episode = Episode(task=TASK, env="e", agent="a", observation="q", turns=turns)
     episode.turns.append(Turn("cut again", "", stop="length"))
-    segment = dialect.segment(episode)
+    [segment] = dialect.segments(episode)
     own = [segment.ids[a:b] for value, a, b in runs(segment.mask) if value]
     assert own == [dialect.encode("cut"), dialect.encode_turn("whole"), dialect.encode("cut again")]
     assert dialect.tokenizer.decode(segment.ids) == (
@@ -380,8 +367,6 @@ def test_a_message_that_ran_out_of_tokens_teaches_no_end_of_turn():
     )
 
 
-def test_an_episode_without_turns_is_its_prompt():
-    dialect: Any = dialect_of("tiny")
-    segment = dialect.segment(Episode(task=TASK, env="e", agent="a", observation="q"), "be kind")
-    assert segment.ids == dialect.open("q", "be kind")
-    assert set(segment.mask) == {0}
+def test_an_episode_without_turns_has_no_tokens():
+    episode = Episode(task=TASK, env="e", agent="a", observation="q")
+    assert dialect_of("tiny").segments(episode) == []

@@ -80,7 +80,8 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, rows):
 @given(episodes)
 @settings(deadline=None, max_examples=30)
 def test_the_json_form_has_every_field(episode):
-    assert set(episode.to_dict()) == {*Episode.__dataclass_fields__, "schema", "id"}
+    saved = set(Episode.__dataclass_fields__) - {"stop_strings"}  # of use while it runs
+    assert set(episode.to_dict()) == saved | {"schema", "id"}
     copy = Episode.from_dict(json.loads(json.dumps(episode.to_dict())))
     assert copy == episode
     assert copy.id == f"{episode.agent}:{episode.group}:{episode.index}"

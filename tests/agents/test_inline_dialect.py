@@ -23,6 +23,7 @@ from ovd_envs.task import Task
 from tests.tiny import tiny_tokenizer
 
 TASK = Task("t/0", "?", ("!",))
+TAGS = ("</search>", "</answer>")
 INFORMATION = "\n\n<information>Doc 1(Title: Orvik) A town.</information>\n\n"
 
 
@@ -117,7 +118,7 @@ def test_every_prompt_is_what_was_read_and_sampled_before_and_what_is_new(name, 
     made = [completion(dialect, ids, ending) for ids, ending, _ in turns]
     backend = Recorder(dialect, [reply for reply, _ in made])
     student = Student(backend, stop=("STOP",))
-    episode = Episode(task=TASK, env="e", agent="s", observation=first)
+    episode = Episode(task=TASK, env="e", agent="s", observation=first, stop_strings=TAGS)
     ids, mask = dialect.open(first), [0] * len(dialect.open(first))
     for (reply, message), (_, _, observation) in zip(made, turns, strict=True):
         [act] = student.act([episode])
@@ -142,7 +143,7 @@ def test_a_token_that_runs_over_the_tag_keeps_its_id_and_the_message_ends_at_the
     sampled = [*dialect.encode("<search> x </search"), over]
     assert dialect.decode(sampled) == "<search> x </search>,"
     reply = Completion(sampled, [-1.0] * len(sampled), "stop_string", "<search> x ", "</search>")
-    episode = Episode(task=TASK, env="e", agent="s", observation="?")
+    episode = Episode(task=TASK, env="e", agent="s", observation="?", stop_strings=TAGS)
     [act] = Student(Recorder(dialect, [reply])).act([episode])
     assert act.text == "<search> x </search>"
     assert episode.segments[0].ids[-len(sampled) :] == sampled
@@ -224,7 +225,7 @@ def test_a_scripted_episode_has_mask_1_on_its_messages_alone(dialect):
     turns = [Turn(text, INFORMATION, stop="scripted") for text in messages]
     turns[-1].observation = ""
     episode = Episode(task=TASK, env="e", agent="a", observation="Who?\n", turns=turns)
-    segment = dialect.segment(episode)
+    [segment] = dialect.segments(episode)
     assert set(segment.logprobs) == {0.0}
     parts: list[tuple[int, list[int]]] = []
     for token, mask in zip(segment.ids, segment.mask, strict=True):
@@ -241,10 +242,12 @@ def test_a_scripted_episode_has_mask_1_on_its_messages_alone(dialect):
 
 
 def test_dialects_by_name():
-    assert list(DIALECTS) == ["chat", "inline"]
-    for name, kind in DIALECTS.items():
-        assert type(make_dialect(name, tiny_tokenizer())) is kind
-    with pytest.raises(OVDError, match="dialect: expected one of chat, inline, got 'x'"):
+    assert list(DIALECTS) == ["chat", "chat-no-thinking", "inline"]
+    for name in ("chat", "inline"):
+        assert type(make_dialect(name, tiny_tokenizer())) is DIALECTS[name]
+    with pytest.raises(
+        OVDError, match="dialect: expected one of chat, chat-no-thinking, inline, got 'x'"
+    ):
         make_dialect("x", tiny_tokenizer())
     with pytest.raises(DialectError, match="has no chat template"):
         make_dialect("chat", base_tokenizer(begins=True))

@@ -204,7 +204,7 @@ def test_a_full_context_is_the_matter_of_its_own_episode():
     acts = student.act(episodes)
     assert [act.stop for act in acts] == ["end_of_turn", "context_limit", "end_of_turn"]
     assert [act.text for act in acts] == [DIALECT.decode([7]), "", DIALECT.decode([8])]
-    assert [e.segments[0].ids[-2:] for e in episodes] == [[7, END], [], [8, END]]
+    assert [[s.ids[-2:] for s in e.segments] for e in episodes] == [[[7, END]], [], [[8, END]]]
     # One token of room is room.
     exact = 60 - len(DIALECT.open(""))
     [act] = student.act([new_episode("x" * (exact - 1))])
@@ -247,6 +247,7 @@ def test_a_closing_tag_is_a_part_of_its_message_and_a_user_s_stop_string_is_not(
     backend = Backend()
     for dialect, kept in ((InlineDialect(tiny_tokenizer()), "</search>"), (DIALECT, None)):
         backend.dialect = dialect
-        [act] = Student(backend, stop=("STOP", "</search>")).act([new_episode()])
+        episode = new_episode(stop_strings=("</search>", "</answer>"))
+        [act] = Student(backend, stop=("STOP", "</search>")).act([episode])
         assert act.text == "<search>x" + (stop_string if stop_string == kept else "")
     assert stops == [("STOP", "</search>", "</search>", "</answer>"), ("STOP", "</search>")]

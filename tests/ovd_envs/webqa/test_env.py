@@ -431,7 +431,8 @@ def test_hostile_text_changes_neither_parse_nor_mask_nor_reward(title, text, nam
     hostile, info = episode_of(Engine(SearchResult("1", title, text)), name)
     assert info == expected
     assert hostile.turns[1:] == harmless.turns[1:]
-    plain, attacked = DIALECTS[dialect].segment(harmless), DIALECTS[dialect].segment(hostile)
+    [plain] = DIALECTS[dialect].segments(harmless)
+    [attacked] = DIALECTS[dialect].segments(hostile)
     assert sampled(attacked) == sampled(plain)
     # As many control tokens as without the page: none of them is the page's.
     assert [i for i in attacked.ids if i in CONTROL] == [i for i in plain.ids if i in CONTROL]
