@@ -64,9 +64,9 @@ class EnvProcesses:
                 self._running = [process for process in self._running if not process.ended]
                 if len(self._running) < self._count:
                     self._running.append(_Process(self._factory))
-                process = min(self._running, key=lambda process: process.held)
-                process.held += 1
+                process = min(self._running, key=lambda process: len(process.held))
                 number = process.made = process.made + 1
+                process.held.add(number)
             used = process.used
             try:
                 return RemoteEnv(process, number, process.ask(number, "make"))
@@ -105,7 +105,7 @@ class RemoteEnv(gymnasium.Env[str, str]):
 
     def close(self) -> None:
         """Close the environment there."""
-        self._process.held -= 1
+        self._process.held.discard(self._number)
         self._process.ask(self._number, "close")
 
 
@@ -115,7 +115,8 @@ class _Process:
     def __init__(self, factory: bytes) -> None:
         self.ended = False
         self.used = False
-        self.held = self.made = 0
+        self.made = 0
+        self.held: set[int] = set()
         self._lock = threading.Lock()
         self._line, theirs = _CONTEXT.Pipe()
         # Daemonic: it does not outlive this process, whatever happens here.

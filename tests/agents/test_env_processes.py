@@ -198,7 +198,7 @@ def test_a_process_that_died_unused_is_replaced():
     first = processes.make()
     first._process._process.kill()
     again = [processes.make() for _ in range(4)]
-    assert len(processes._running) == 2
+    assert [process.ended for process in processes._running] == [False, False]
     assert [env.reset(seed=1, options={"task": TASKS[0]})[0] for env in again] == [
         World().reset(seed=1, options={"task": TASKS[0]})[0]
     ] * 4

@@ -498,13 +498,24 @@ def test_an_environment_that_cannot_be_made_later_ends_its_own_episode():
 
 
 def test_worlds_that_raised_are_replaced_and_never_too_many():
+    broken = set()
+
     def fail(world):
-        if world.task.id in ("t/1", "t/2"):
+        if world.task.id in ("t/1", "t/2") or id(world) in broken:
+            broken.add(id(world))
             raise ValueError
 
-    for _ in stream_episodes(Speaker(), lambda: World(fail), requests(90), batch_size=4):
+    kept, failed = [], set()
+
+    def make():
+        kept.append(World(fail))  # no other world gets its id
+        return kept[-1]
+
+    for episode in stream_episodes(Speaker(), make, requests(90), batch_size=4):
         assert len(World.open_worlds) <= 4
+        failed |= {episode.task.id} if episode.error else set()
     assert World.most == 4
+    assert failed == {"t/1", "t/2"}
 
 
 @pytest.mark.parametrize(
