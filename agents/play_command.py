@@ -131,6 +131,7 @@ def _beside(
     student.name = name
     if isinstance(student, Student):
         student.max_context = min(source.max_context or student.max_context, student.max_context)
+        student.max_episode_tokens = source.max_episode_tokens
     return SideBySide(student, console=console)
 
 

@@ -18,6 +18,8 @@ class StudentSource:
     """Most tokens of one message."""
     max_context: int | None = None
     """Most tokens of an episode, observations included."""
+    max_episode_tokens: int | None = None
+    """Most tokens of all its messages together."""
     dialect: str | None = None
     env: str | None = None
     """The environment that it learned in, and that one's options."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from agents.episode import Episode
@@ -158,6 +159,12 @@ class _Named:
 
     def act(self, episodes: Sequence[Episode]) -> list[Act]:
         return self._agent.act(episodes)
+
+    @property
+    def submit(self) -> Callable[[Episode], Future[Act]]:
+        """The agent's own; no such method where it has none."""
+        submit: Callable[[Episode], Future[Act]] = self._agent.submit  # type: ignore[attr-defined]
+        return submit
 
     def finish(self, episodes: Sequence[Episode]) -> None:
         finish = getattr(self._agent, "finish", None)

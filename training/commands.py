@@ -41,6 +41,7 @@ def _run_student(name: str) -> StudentSource | None:
         dtype=run.facts().get("dtype", "auto"),
         max_tokens=config.rollout.max_tokens,
         max_context=config.rollout.max_context,
+        max_episode_tokens=config.rollout.max_episode_tokens,
         dialect=config.rollout.dialect,
         env=config.env,
         env_options=config.env_options,
@@ -218,6 +219,7 @@ def evaluate(
             "temperature": temperature,
             "max_tokens": max_tokens or source.max_tokens or 256,
             "max_context": source.max_context,
+            "max_episode_tokens": source.max_episode_tokens,
             "dtype": source.dtype,
             "dialect": dialect or source.dialect or ovd_envs.make(env, **options).dialect,
             "backend": backend,
@@ -298,6 +300,7 @@ def _run_episodes(
         agent.name = student["name"]
         if isinstance(agent, Student):
             agent.max_context = min(student["max_context"] or agent.max_context, agent.max_context)
+            agent.max_episode_tokens = student["max_episode_tokens"]
     with Progress(console=console) as progress:
         bar = progress.add_task("episodes", total=len(tasks) * samples)
         return run_evaluation(

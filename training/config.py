@@ -52,6 +52,8 @@ class RolloutConfig(_Section):
     """Tokens of one turn."""
     max_context: int | None = Field(default=None, ge=2)
     """Tokens of an episode, observations included; ``null``: what the model can take."""
+    max_episode_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of all replies of an episode together; ``null``: without limit."""
     batch_size: int = Field(default=64, ge=1)
     """Episodes that run at a time."""
     dialect: Literal["chat", "chat-no-thinking", "inline"] | None = None

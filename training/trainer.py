@@ -198,6 +198,7 @@ class Trainer:
             temperature=config.rollout.temperature,
             max_tokens=config.rollout.max_tokens,
             max_context=config.rollout.max_context,
+            max_episode_tokens=config.rollout.max_episode_tokens,
         )
         episodes = rollout(
             student,
@@ -264,6 +265,7 @@ class Trainer:
                 temperature=0,
                 max_tokens=config.rollout.max_tokens,
                 max_context=config.rollout.max_context,
+                max_episode_tokens=config.rollout.max_episode_tokens,
             )
             result, episodes = evaluate(
                 agent,

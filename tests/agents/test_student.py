@@ -197,6 +197,23 @@ def test_the_room_that_is_left_bounds_a_reply_then_ends_the_episode():
     assert len(backend.asked) == 2
 
 
+def test_the_tokens_of_all_replies_bound_the_last_then_end_the_episode():
+    backend = Recorder([([1, 2, END], "end_of_turn"), ([3, 4], "length")])
+    student = Student(backend, max_tokens=4, max_episode_tokens=5)
+    episode = new_episode()
+    for left in (4, 2):  # of one turn, then of the episode
+        answer(episode, *student.act([episode]), "more")
+        assert backend.asked[-1].max_tokens == left
+    before = list(episode.segments[0].ids)
+    assert episode.num_sampled_tokens == 5
+    assert student.act([episode]) == [Act("", stop="token_limit")]
+    assert episode.segments[0].ids == before
+    assert len(backend.asked) == 2
+    # What the environment writes is not counted.
+    [act] = Student(Recorder([([1], "length")]), max_episode_tokens=1).act([new_episode("x" * 99)])
+    assert act.stop == "length"
+
+
 def test_a_full_context_is_the_matter_of_its_own_episode():
     backend = Recorder([([7, END], "end_of_turn"), ([8, END], "end_of_turn")], context=60)
     student = Student(backend, max_tokens=8)

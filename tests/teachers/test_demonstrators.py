@@ -1,4 +1,5 @@
 import random
+from concurrent.futures import Future
 
 import pytest
 from hypothesis import given
@@ -165,6 +166,26 @@ def test_the_best_of_several_attempts_is_kept():
     assert {e.index for e in two} == {4}
     with pytest.raises(OVDError, match="attempts"):
         AgentDemonstrator(Counting(), attempts=0)
+
+
+def test_an_agent_that_answers_each_by_itself_may_do_so():
+    class Later(ScriptedSolver):
+        def act(self, episodes):
+            raise AssertionError("asked for several at once")
+
+        def submit(self, episode):
+            future = Future()
+            future.set_result(ScriptedSolver().act([episode])[0])
+            return future
+
+    wanted = requests(5)
+    one, other = (
+        AgentDemonstrator(agent, "teacher").demonstrate("ovd/Math-v0", wanted)
+        for agent in (ScriptedSolver(), Later())
+    )
+    assert [(e.seed, e.agent, e.answer) for e in one] == [
+        (e.seed, e.agent, e.answer) for e in other
+    ]
 
 
 def test_an_agent_that_fails_gives_an_episode_with_its_error():

@@ -19,6 +19,7 @@ from teachers.step_judge import StepJudge
 from teachers.verdict import Verdict
 from tests.training.conftest import tiny_config
 from training.algorithms import GRPO
+from training.commands import _run_student
 from training.config import ConfigError, parse_config
 from training.registry import algorithms
 from training.run import Run, RunError
@@ -255,6 +256,22 @@ def test_without_evaluation(student_folder, tmp_path):
     assert not (tmp_path / "run" / "evaluations").exists()
     with pytest.raises(RunError, match="a run is here already"):
         train(student_folder, tmp_path / "run", optimizer={"steps": 1})
+
+
+def test_the_tokens_that_an_episode_may_sample_are_bounded(student_folder, tmp_path):
+    trainer = train(
+        student_folder,
+        tmp_path / "run",
+        rollout={"max_episode_tokens": 8, "max_tokens": 6},
+        env_options={"attempts": 9},
+        optimizer={"steps": 1},
+    )
+    episodes = [j.episode for g in trainer.run.groups(1) for j in g.student]
+    episodes += read_episodes(trainer.run.evaluation_episodes(1))
+    assert {e.num_sampled_tokens for e in episodes} == {8}
+    assert {e.end_reason for e in episodes} == {"token_limit"}
+    # Who evaluates the run later does so with the same budget.
+    assert _run_student(str(trainer.run.path)).max_episode_tokens == 8
 
 
 class Moody:
