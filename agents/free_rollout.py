@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium
@@ -96,9 +98,13 @@ class _Place:
     reply: Future[Act] | None = None
 
 
-#: What a thread reports: places with the acts (or tracebacks) of the agent, a place whose world
-#: has done its part (``None``), or what must go up.
-_Event = tuple[list[_Place], list[Act | str] | None] | BaseException
+class _Idle:
+    """The agent has answered, and has nothing to do."""
+
+
+#: What a thread reports: a place whose episode goes on with the agent's next act, or has ended;
+#: that the agent is idle; or what must go up.
+_Event = _Place | _Idle | BaseException
 
 
 class _Stream:
@@ -130,6 +136,7 @@ class _Stream:
         self._over: list[Episode] = []
         self._busy = False
         self._closing = False
+        self._gate = threading.Lock()  # nothing begins once it is closing
         self._free_since = time.perf_counter()
         self._patience = _FIRST_PATIENCE
 
@@ -140,14 +147,17 @@ class _Stream:
             event = self._next()
             if event is None:
                 self._ask_together()
-                continue
-            if isinstance(event, BaseException):
+            elif isinstance(event, BaseException):
                 raise event
-            for place in self._take(*event):
-                self._alive.remove(place)
-                self._let_go(place)
+            elif isinstance(event, _Idle):
+                self._busy, self._free_since = False, time.perf_counter()
+            elif not event.episode.done:
+                self._ask(event)
+            else:
+                self._alive.remove(event)
+                self._let_go(event)
                 self._fill()
-                yield place.episode
+                yield event.episode
 
     def _next(self) -> _Event | None:
         """The next report; ``None`` where it is time to ask the agent for all that wait for it."""
@@ -180,56 +190,33 @@ class _Stream:
             self._alive.add(place)
             self._stepping.submit(self._guarded, self._begin, place)
 
-    def _guarded(self, work: Callable[..., None], place: _Place, *arguments: Any) -> None:
-        """Do ``work`` in a thread of the environments, and report."""
+    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Do ``work`` in another thread: what it raises goes up in the caller's."""
         try:
-            work(place, *arguments)
+            work(*arguments)
         except BaseException as error:  # noqa: BLE001 - goes up in the caller's thread
             self._events.put(error)
-        else:
-            self._events.put(([place], None))
 
     def _begin(self, place: _Place) -> None:
         if place.broken is not None:
             close(place.broken)
             place.broken = None
-        if place.world is None:
-            try:
+        try:
+            if place.world is None:
                 place.world = self._factory()
-            except OVDError:
-                raise
-            except Exception:  # noqa: BLE001 - somebody's environment can fail in any way
-                place.episode.started = time.time()
-                fail(place.episode, traceback.format_exc())
-                return
-        begin(place.world, place.episode, training=self._training)
+        except OVDError:
+            raise
+        except Exception:  # noqa: BLE001 - somebody's environment can fail in any way
+            place.episode.started = time.time()
+            fail(place.episode, traceback.format_exc())
+        else:
+            begin(place.world, place.episode, training=self._training)
+        self._events.put(place)
 
     def _step(self, place: _Place, act: Act, seconds: float) -> None:
         assert place.world is not None
         step(place.world, place.episode, act, seconds)
-
-    def _take(self, places: list[_Place], acts: list[Act | str] | None) -> list[_Place]:
-        """Let the places of a report go on; those whose episode has ended."""
-        if acts is None:
-            ended = [place for place in places if place.episode.done]
-            for place in places:
-                if not place.episode.done:
-                    self._ask(place)
-            return ended
-        if self._submit is None:
-            self._busy, self._free_since = False, time.perf_counter()
-        ended = []
-        for place, act in zip(places, acts, strict=True):
-            if isinstance(act, str):  # a traceback
-                fail(place.episode, act)
-                ended.append(place)
-            elif act.stop in NO_MESSAGE:
-                end(place.episode, act.stop, truncated=True)
-                ended.append(place)
-            else:
-                seconds = time.perf_counter() - place.asked
-                self._stepping.submit(self._guarded, self._step, place, act, seconds)
-        return ended
+        self._events.put(place)
 
     def _ask(self, place: _Place) -> None:
         place.asked = time.perf_counter()
@@ -238,22 +225,22 @@ class _Stream:
             return
         try:
             place.reply = self._submit(place.episode)
-            place.reply.add_done_callback(lambda done: self._events.put(self._answer(place, done)))
+            place.reply.add_done_callback(partial(self._guarded, self._answered, place))
         except OVDError:
             raise
         except Exception:  # noqa: BLE001 - somebody's agent can fail in any way
-            self._events.put(([place], [traceback.format_exc()]))
+            self._go_on(place, traceback.format_exc())
 
-    def _answer(self, place: _Place, done: Future[Act]) -> _Event:
-        """What an agent's future came to."""
+    def _answered(self, place: _Place, done: Future[Act]) -> None:
+        """An agent's future has come, in whatever thread."""
+        act: Act | str
         try:
-            return [place], [checked(self._agent, done.result())]
-        except OVDError as error:
-            return error
+            act = checked(self._agent, done.result())
+        except OVDError:
+            raise
         except Exception:  # noqa: BLE001 - somebody's agent can fail in any way
-            return [place], [traceback.format_exc()]
-        except BaseException as error:  # noqa: BLE001 - goes up in the caller's thread
-            return error
+            act = traceback.format_exc()
+        self._go_on(place, act)
 
     def _ask_together(self) -> None:
         """Tell the agent, in its thread, what is over, and ask it for all that wait."""
@@ -261,19 +248,30 @@ class _Stream:
         places, self._waiting, self._busy = self._waiting, [], True
 
         def work() -> None:
-            try:
-                finish(self._agent, over, None)
-                acts: list[Act | str] = []
-                if places and not self._closing:
-                    began = time.perf_counter()
-                    acts = ask(self._agent, [place.episode for place in places])
-                    self._patience = _PATIENCE * (time.perf_counter() - began)
-            except BaseException as error:  # noqa: BLE001 - goes up in the caller's thread
-                self._events.put(error)
-            else:
-                self._events.put((places, acts))
+            finish(self._agent, over, None)
+            if places and not self._closing:
+                began = time.perf_counter()
+                acts = ask(self._agent, [place.episode for place in places])
+                self._patience = _PATIENCE * (time.perf_counter() - began)
+                for place, act in zip(places, acts, strict=True):
+                    self._go_on(place, act)
+            self._events.put(_Idle())
 
-        self._acting.submit(work)
+        self._acting.submit(self._guarded, work)
+
+    def _go_on(self, place: _Place, act: Act | str) -> None:
+        """Let the act happen, in a thread of the environments; a text is a traceback."""
+        if isinstance(act, str):
+            fail(place.episode, act)
+            self._events.put(place)
+        elif act.stop in NO_MESSAGE:
+            end(place.episode, act.stop, truncated=True)
+            self._events.put(place)
+        else:
+            seconds = time.perf_counter() - place.asked
+            with self._gate:
+                if not self._closing:
+                    self._stepping.submit(self._guarded, self._step, place, act, seconds)
 
     def _let_go(self, place: _Place) -> None:
         """An episode has ended: its world is free, and the agent is told when it can listen."""
@@ -286,7 +284,8 @@ class _Stream:
 
     def close(self) -> None:
         """Wait for what is under way, begin nothing more, close the environments."""
-        self._closing = True
+        with self._gate:
+            self._closing = True
         for place in self._alive:
             if place.reply is not None:
                 place.reply.cancel()

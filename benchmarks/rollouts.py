@@ -2,21 +2,26 @@
 
     python benchmarks/rollouts.py
 
-A scripted agent, environments that sleep at each step as a web page would make them wait; the ideal
-is episodes x turns x latency / places. Prints JSON.
+A scripted agent, environments that sleep at each step as a web page would make them wait.
+
+"threads": all places wait at once; the ideal is episodes x turns x latency / places. "processes": a
+twentieth of the episodes, a fifth of the latency; each process steps one environment at a time, so
+the ideal is episodes x turns x latency / processes. The seconds include the start. Prints JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from agents.episode import Episode
-from agents.free_rollout import stream_episodes
+from agents.free_rollout import Workers, stream_episodes
 from agents.protocol import Act
 from ovd_envs.env import Reply, TextEnv
 from ovd_envs.task import ListTasks, Task
@@ -51,37 +56,52 @@ class Script:
         return [Act("go on") for _ in episodes]
 
 
+def measure(
+    workers: Workers, episodes: int, turns: int, latency: float, places: int
+) -> dict[str, Any]:
+    """Run them all, keep none; what it took."""
+    task = TASKS.task("train", 0)
+    requests = ((task, (0, 0, number, 0)) for number in range(episodes))
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    began, done = time.perf_counter(), 0
+    for episode in stream_episodes(
+        Script(), partial(Slow, turns, latency), requests, batch_size=places, workers=workers
+    ):
+        assert episode.error is None
+        assert len(episode.turns) == turns
+        done += 1
+    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    at_once = places if workers == "threads" else min(places, len(os.sched_getaffinity(0)))
+    ideal = episodes * turns * latency / at_once
+    return {
+        "episodes": done,
+        "at_once": at_once,
+        "seconds": seconds,
+        "ideal_seconds": ideal,
+        "share_of_ideal": ideal / seconds,
+        "processor_milliseconds_a_turn": 1000
+        * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        / (episodes * turns),
+        "peak_memory_mb": after.ru_maxrss / 1024,
+        "grown_by_mb": (after.ru_maxrss - before.ru_maxrss) / 1024,
+    }
+
+
 def main() -> None:
-    """Run them all, keep none, and print what it took."""
+    """Measure both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=2000)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--latency", type=float, default=0.1, help="seconds a turn")
     parser.add_argument("--places", type=int, default=256, help="episodes at a time")
     options = parser.parse_args()
-    task = TASKS.task("train", 0)
-    requests = ((task, (0, 0, number, 0)) for number in range(options.episodes))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began, done = time.perf_counter(), 0
-    for episode in stream_episodes(
-        Script(),
-        lambda: Slow(options.turns, options.latency),
-        requests,
-        batch_size=options.places,
-    ):
-        assert episode.error is None
-        assert len(episode.turns) == options.turns
-        done += 1
-    seconds = time.perf_counter() - began
-    ideal = options.episodes * options.turns * options.latency / options.places
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result: dict[str, Any] = {
-        "episodes": done,
-        "seconds": seconds,
-        "ideal_seconds": ideal,
-        "share_of_ideal": ideal / seconds,
-        "peak_memory_mb": after / 1024,
-        "grown_by_mb": (after - before) / 1024,
+    few, short = max(1, options.episodes // 20), options.latency / 5
+    result = {
+        "threads": measure(
+            "threads", options.episodes, options.turns, options.latency, options.places
+        ),
+        "processes": measure("processes", few, options.turns, short, options.places),
     }
     print(json.dumps(result, indent=2))
 
