@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agents.episode import Episode, Segment, Turn, read_episodes, write_episodes
 from agents.protocol import Act, Agent, Backend, Completion, Request
 from agents.registry import backends
-from agents.rollout import rollout
+from agents.rollout import rollout, stream_episodes
 from ovd_envs.options import check_options
 
 if TYPE_CHECKING:
@@ -127,5 +127,6 @@ __all__ = [
     "load_student",
     "read_episodes",
     "rollout",
+    "stream_episodes",
     "write_episodes",
 ]

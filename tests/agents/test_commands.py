@@ -2,6 +2,7 @@
 
 import io
 import json
+from concurrent.futures import Future
 
 import pytest
 import typer
@@ -118,6 +119,41 @@ def test_ctrl_c_keeps_what_has_ended_and_the_same_command_goes_on(
         ]
 
     assert content(stopped) == content(whole)
+
+
+def test_ctrl_c_among_episodes_that_go_on_each_for_itself(ovd, student, tmp_path, monkeypatch):
+    whole, stopped = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
+    ovd(*run(whole, "--tasks", 9))
+    load = agents.load_student
+
+    class Later(ScriptedAgent):
+        """Asked for one at a time, as vLLM and chat APIs are; interrupted at the sixth."""
+
+        left = 5
+
+        def submit(self, episode):
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            future = Future()
+            future.set_result(self.act([episode])[0])
+            return future
+
+    monkeypatch.setattr(agents, "load_student", lambda name, **_: Later(load(name).script, name))
+    with pytest.raises(
+        KeyboardInterrupt, match=r"\d of 9 episodes are in .*stopped\.jsonl"
+    ) as said:
+        ovd(*run(stopped, "--tasks", 9, "--batch-size", 3))
+    kept = len(list(read_episodes(stopped)))
+    assert f"{kept} of 9" in str(said.value)
+    assert 3 <= kept <= 5  # those under way are given up
+    monkeypatch.setattr(agents, "load_student", load)
+    student.clear()
+    ovd(*run(stopped, "--tasks", 9))
+    assert len(student) == 9 - kept
+    assert [(e.id, e.answer) for e in read_episodes(stopped)] == [
+        (e.id, e.answer) for e in read_episodes(whole)
+    ]
 
 
 def test_an_episode_that_failed_is_counted_and_tried_again(ovd, student, tmp_path, monkeypatch):
