@@ -40,7 +40,7 @@ Workers = Literal["threads", "processes"]
 
 #: Share of its last call's seconds that an idle agent waits for more episodes to answer at once:
 #: without, it would be asked for the first that comes, and all others would wait for that call.
-_PATIENCE = 0.1
+_PATIENCE = 0.05
 #: Seconds that it waits before its first call.
 _FIRST_PATIENCE = 0.1
 
