@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 
@@ -213,12 +214,16 @@ def test_seeds_reach_many_tasks():
 
 
 def test_info_of_a_reply_is_passed_on_and_copied():
-    kept = {"list": [1]}
+    kept = {"list": [1], "deep": [{"er": [[1.5, None, True, "x"]]}], "set": {1}}
     env = Echo(lambda env, action: Reply(info=kept), budget=Budget(turns=5))
     env.reset(seed=0)
     info = env.step("a")[4]
+    before = copy.deepcopy(kept)
     kept["list"].append(2)
-    assert info["list"] == [1]
+    kept["deep"][0]["er"][0].append(2)
+    kept["deep"][0]["new"] = 1
+    kept["set"].add(2)
+    assert {name: info[name] for name in kept} == before
 
 
 @pytest.mark.parametrize("name", ["answers", "task", "turn", "end_reason"])
