@@ -264,8 +264,9 @@ def test_ctrl_c_at_the_terminal_stops_cleanly(tmp_path):
     # The environments were closed, in their processes, and these are gone.
     names = [path.name.split("-") for path in marks.iterdir()]
     stepped = {int(name[1]) for name in names if name[0] == "step"}
-    assert {int(name[0]) for name in names if name[0] != "step"} == stepped
-    for pid in stepped:
+    closed = {int(name[0]) for name in names if name[0] != "step"}
+    assert closed >= stepped  # one may have been made, and not been stepped yet
+    for pid in closed:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
