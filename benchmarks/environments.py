@@ -239,8 +239,8 @@ def compare(sides: Mapping[str, Side], rows: Sequence[Row], rounds: int, count: 
 def main() -> None:
     """Time all cases and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--episodes", type=int, default=200, help="episodes a round and side")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--episodes", type=int, default=100, help="episodes a round and side")
     options = parser.parse_args()
     engine = world_index(0, 400, "train")
     cases = {

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from ovd_envs.grading.two_stages import parse_in_two_stages
+
 #: Address space that a worker may use, in bytes: a power tower must not take the machine down.
 _MEMORY = 3 * 2**30
 
@@ -105,6 +107,7 @@ def serve() -> None:
         out.write(json.dumps({"phase": phase, **more}) + "\n")
         out.flush()
 
+    parse_in_two_stages()
     # Imports, and what the libraries build at first use, take seconds: not out of a deadline.
     warm_up = {"gold": "\\frac{1}{x+1}", "answer": "(x+1)^{-1}", "rules": _DEFAULT_RULES}
     compare(warm_up, lambda phase: None)
