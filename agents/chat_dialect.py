@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 
-from agents.chat_template import CLOSE, MESSAGE, OPEN, SYSTEM, ChatTemplate, Forms
+from agents.chat_template import CLOSE, MESSAGE, OPEN, SYSTEM, ChatTemplate, Forms, kind_of
 from agents.dialect import Dialect, DialectError
 from agents.episode import Episode, Segment
 
@@ -54,7 +54,6 @@ class ChatDialect(Dialect):
         #: The token that ends a turn of the acting model.
         self.end_of_turn: int = ending[0]
         self.stop_ids |= {self.end_of_turn}
-        self._thoughts_stay = self._template.dropped_thought_leaves is None
         self._prefill, self._lead = forms.prefill, forms.lead
         #: Whether a prompt begins the thought that the message begins with.
         self._in_thought = OPEN in self._prefill and CLOSE not in self._prefill
@@ -112,7 +111,7 @@ class ChatDialect(Dialect):
         A segment that is not among the episode's own yet is new.
         """
         forms = self._template.forms(system)
-        if not episode.turns or (forms.only_grow and self._thoughts_stay):
+        if not episode.turns or (forms.only_grow and self._template.keeps_thoughts):
             return super().next_turn(episode, system)
         observations = [episode.observation, *(turn.observation for turn in episode.turns)]
         ids = self._prompt(forms, observations, self._replies(episode), system)
@@ -133,41 +132,40 @@ class ChatDialect(Dialect):
         Past replies are the ids that were sampled, without the thoughts that the template drops.
         """
         newest = len(observations) - 1
-        dropping = (
-            number
-            for number in range(newest, 0, -1)
-            if not self._template.keeps_thoughts_before(observations[number])
-        )
-        first_kept = next(dropping, 0)  # this observation drops the thoughts of all replies before
+        first_keeping = self._template.first_keeping(observations)
         ids: list[int] = []
         for number, observation in enumerate(observations):
             form = forms.later if number else forms.first
             reply: list[int] = []
             if number < newest:
                 form = forms.later_past if number else forms.first_past
-                reply, whole = self._past_reply(replies[number], drop=number < first_kept)
-                form += self.opened(number) if whole else ""
+                reply, before = self._past_reply(replies[number], keeping=number >= first_keeping)
+                form += before
             ids += self._after(ids[-1:], form, observation, system)
             ids += reply
         return ids
 
-    def _past_reply(self, reply: Sequence[int], *, drop: bool) -> tuple[list[int], bool]:
-        """A past reply as the template shows it, and whether that is the whole of it."""
+    def _past_reply(self, reply: Sequence[int], *, keeping: bool) -> tuple[list[int], str]:
+        """A past reply as the template shows it, and the text that it puts before.
+
+        The end of turn may be missing: what follows a reply begins with it.
+        """
         body = list(reply[:-1] if reply and reply[-1] in self.stop_ids else reply)
-        _, thought, shown = self.decode(body).rpartition(CLOSE)
-        if not drop or not thought:
-            return list(reply), True
-        shown = shown.strip() if self._template.strips_reply else shown
-        if not self._template.dropped_thought_leaves:
-            shown = shown.lstrip("\n")
-        # A token may hold the end of the thought and the beginning of what is shown.
+        text = self.opened(0) + self.decode(body)
+        shown = self._template.shown(kind_of(text), keeping=keeping)
+        if shown.whole:
+            return list(reply), shown.before + self.opened(0)
+        rest = text.rpartition(CLOSE)[2]
+        rest = rest.strip() if self._template.strips_reply else rest
+        rest = rest.lstrip("\n") if shown.strips else rest
+        # A token may hold the end of the thought and the beginning of the rest.
         start = bisect_left(
-            range(len(body)), -len(shown), key=lambda place: -len(self.decode(body[place:]))
+            range(len(body)), -len(rest), key=lambda place: -len(self.decode(body[place:]))
         )
         kept = body[start:]
-        if self.decode(kept) != shown or self._lead:
-            kept = self._encode_after(self._cue, self._lead + shown)
-        return [*kept, self.end_of_turn], False
+        if self.decode(kept) != rest or self._lead:
+            kept = self._encode_after(self._cue, self._lead + rest)
+        return kept, shown.before
 
     def _replies(self, episode: Episode) -> list[list[int]]:
         """The ids of each message: those that were sampled, where all were."""

@@ -6,7 +6,7 @@ messages that are placeholders, and what it is found to do is proved on longer c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,11 @@ _NEXT, _AGAIN, _LAST, _REPLY, _THOUGHT = (
 
 #: How models of this kind mark a thought: DeepSeek-R1, Qwen3, Magistral's successors and others.
 OPEN, CLOSE = "<think>", "</think>"
-_THINKING_REPLY = f"{OPEN}\n{_THOUGHT}\n{CLOSE}\n\n{_REPLY}"
+_REPLIES = {
+    "plain": _REPLY,
+    "thought": f"{OPEN}\n{_THOUGHT}\n{CLOSE}\n\n{_REPLY}",
+    "empty": f"{OPEN}\n\n{CLOSE}\n\n{_REPLY}",
+}
 #: What Qwen's templates take for the result of a tool, not for a new question.
 _TOOL_RESPONSE = f"<tool_response>\n{_NEXT}\n</tool_response>"
 
@@ -53,6 +57,22 @@ class Forms:
         return (self.first, self.later) == (self.first_past, self.later_past)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a past reply is written: behind ``before``, whole or without its thought."""
+
+    before: str
+    whole: bool = True
+    #: Whether line feeds between the thought and the rest go with the thought.
+    strips: bool = False
+
+
+def kind_of(reply: str) -> str:
+    """What a reply is to a template: "plain" (no thought that ended), "thought", "empty"."""
+    thought, end, _ = reply.rpartition(CLOSE)
+    return "plain" if not end else "thought" if thought.removeprefix(OPEN).strip() else "empty"
+
+
 class ChatTemplate:
     """The chat template of ``tokenizer``; ``options`` are variables that the template reads.
 
@@ -66,6 +86,7 @@ class ChatTemplate:
         self._options = dict(options or {})
         self._name = f"chat template of {model}"
         self._known: dict[str | None, Forms] = {}
+        self._shown: dict[tuple[str, bool], Shown] = {}
         if not getattr(tokenizer, "chat_template", None):
             raise DialectError(
                 f"tokenizer {model} has no chat template; expected an instruct model"
@@ -78,6 +99,9 @@ class ChatTemplate:
         self.strips_user = self._render(f"\n {MESSAGE} \n") == forms.first
         reply = self._render(MESSAGE, f"\n {_REPLY} \n", _NEXT)
         self.strips_reply = reply == self._render(MESSAGE, _REPLY, _NEXT)
+        for kind in _REPLIES:  # what a template does to thoughts is known before a run begins
+            self.shown(kind, keeping=False)
+            self.shown(kind, keeping=self._can_keep)
 
     def forms(self, system: str | None = None) -> Forms:
         """The forms of conversations with this system message, or with none.
@@ -96,42 +120,66 @@ class ChatTemplate:
         return self._known[key]
 
     @cached_property
-    def dropped_thought_leaves(self) -> str | None:
-        """What is left before a past reply whose thought is dropped; ``None``: none is dropped.
+    def keeps_thoughts(self) -> bool:
+        """Whether past replies are written as they were, thoughts and all, whatever follows."""
+        return all(self.shown(kind, keeping=False) == Shown("") for kind in _REPLIES)
 
-        Raises ``DialectError`` where the template does something else to thoughts.
+    def first_keeping(self, observations: Sequence[str]) -> int:
+        """From which observation on the replies keep their thoughts, when the last is the newest.
+
+        Qwen3: from the last one that is no response of a tool; none, where all are.
         """
-        forms = self.forms()
-        before, after = forms.first_past + forms.lead, forms.later.replace(MESSAGE, _NEXT)
-        written = self._render(MESSAGE, _THINKING_REPLY, _NEXT)
-        shown = written.removeprefix(before).removesuffix(after)
-        if shown == _THINKING_REPLY and before + shown + after == written:
-            return None
-        left = shown.removesuffix(_REPLY)
-        if before + left + _REPLY + after != written or left.strip():
-            raise DialectError(
-                f"{self._name} writes a past reply that thought as {shown!r}; expected it whole "
-                "or without its thought"
-            )
-        return left
-
-    def keeps_thoughts_before(self, observation: str) -> bool:
-        """Whether earlier replies keep their thoughts when ``observation`` follows.
-
-        Qwen3 keeps them while the observations are the responses of tools.
-        """
-        if self.dropped_thought_leaves is None:
-            return True
-        return self._keeps_some and self._shows_thought(observation)
+        newest = len(observations) - 1
+        if not newest or not self._can_keep:
+            return newest
+        for number in range(newest, 0, -1):
+            if not self._keeps(observations[number]):
+                return number
+        return 0 if self._keeps(observations[newest], observations[0]) else newest
 
     @cached_property
-    def _keeps_some(self) -> bool:
-        return self._shows_thought(_TOOL_RESPONSE)
+    def _can_keep(self) -> bool:
+        return self._keeps(_TOOL_RESPONSE)
 
-    def _shows_thought(self, observation: str) -> bool:
+    def _keeps(self, observation: str, first: str = MESSAGE) -> bool:
+        forms, shown = self.forms(), first.strip() if self.strips_user else first
+        before = forms.first_past.replace(MESSAGE, shown) + forms.lead
+        written = self._render(first, _REPLIES["thought"], observation)
+        return written.startswith(before + _REPLIES["thought"])
+
+    def shown(self, kind: str, *, keeping: bool) -> Shown:
+        """How a past reply of this kind (see ``kind_of``) is written.
+
+        ``keeping``: whether all that followed keeps thoughts. Raises ``DialectError`` where the
+        template does something else to thoughts than to leave them out.
+        """
+        if (kind, keeping) not in self._shown:
+            self._shown[kind, keeping] = self._find_shown(
+                kind, _TOOL_RESPONSE if keeping else _NEXT
+            )
+        return self._shown[kind, keeping]
+
+    def _find_shown(self, kind: str, follows: str) -> Shown:
+        reply = _REPLIES[kind]
+        written = self._written(reply, follows)
+        if written is not None and written.endswith(reply):
+            return Shown(written.removesuffix(reply))
+        near = self._written(reply.replace(f"\n\n{_REPLY}", _REPLY), follows)
+        if written is None or near is None or not near.endswith(_REPLY) or _THOUGHT in near:
+            raise DialectError(
+                f"{self._name} writes a past reply that thought as {written!r}; expected it whole "
+                "or without its thought"
+            )
+        return Shown(near.removesuffix(_REPLY), whole=False, strips=near == written)
+
+    def _written(self, reply: str, follows: str) -> str | None:
+        """What stands in the place of a past reply, ``None`` where that changes what is around."""
         forms = self.forms()
-        written = self._render(MESSAGE, _THINKING_REPLY, observation)
-        return written.startswith(forms.first_past + forms.lead + _THINKING_REPLY)
+        before, after = forms.first_past + forms.lead, forms.later.replace(MESSAGE, follows)
+        written = self._render(MESSAGE, reply, follows)
+        if not written.startswith(before) or not written.endswith(after):
+            return None
+        return written[len(before) : len(written) - len(after)]
 
     def _render(self, *messages: str, system: str | None = None) -> str:
         conversation = [{"role": "system", "content": system}] if system is not None else []

@@ -44,6 +44,12 @@ class Dialect(ABC):
         # What no message may spell. Tags such as <think> are text, though they may be one token.
         barred = {i for i, word in self._added.items() if _BARRED.fullmatch(word)}
         self.control_ids = self._special_ids | barred
+        text = "Two words\nand a third"
+        if (found := tokenizer.decode(self.encode(text))).strip() != text:
+            raise DialectError(
+                f"tokenizer {self._model} makes {found!r} of {text!r}: expected the text again "
+                "(its tokenizer_class may not fit its tokenizer.json)"
+            )
         #: Tokens that end a reply.
         self.stop_ids: frozenset[int] = frozenset({tokenizer.eos_token_id} - {None})
 

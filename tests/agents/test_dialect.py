@@ -292,6 +292,13 @@ def test_what_cannot_be_append_only_is_refused_in_one_line(template, reason):
     [
         (TURNS, r"does not take a system message \(System role not supported\)"),
         (INST, "drops system messages"),
+        (  # it is gone when a second question comes
+            CHATML.replace(
+                "{% for m in messages %}",
+                "{% for m in messages if m['role'] != 'system' or messages | length == 2 %}",
+            ),
+            "not written message by message",
+        ),
         (  # replies begin differently once there was a system message
             CHATML.replace(
                 "assistant\n'",
@@ -309,6 +316,15 @@ def test_a_template_that_has_no_place_for_a_system_message(template, reason):
         with pytest.raises(DialectError, match=reason) as caught:
             dialect.open("hello", system="be kind")
         assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_loses_text_is_refused():
+    """As DeepSeek's is when it is read as Llama's: blanks and line feeds are lost."""
+    tokenizer = tokenizer_of(CHATML, *IM, eos_token="<|im_end|>")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    with pytest.raises(DialectError, match=r"makes '.*' of 'Two words") as caught:
+        ChatDialect(tokenizer)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_template_without_a_default_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+import ovd_envs
+from agents import rollout
 from agents.chat_dialect import ChatDialect
 from agents.dialect import DialectError
 from agents.dialects import DIALECTS, make_dialect
@@ -20,6 +23,8 @@ from agents.protocol import Completion
 from agents.student import Student
 from ovd_envs.errors import OVDError
 from ovd_envs.task import Task
+from ovd_envs.webqa.action import Action
+from ovd_envs.webqa.env import PROTOCOLS
 from tests.tiny import tiny_tokenizer
 
 TASK = Task("t/0", "?", ("!",))
@@ -239,6 +244,44 @@ def test_a_scripted_episode_has_mask_1_on_its_messages_alone(dialect):
     assert between == [INFORMATION] * 2
     whole = dialect.tokenizer.decode(dialect.open("Who?\n")) + INFORMATION.join(messages)
     assert dialect.tokenizer.decode(segment.ids) == whole
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+@pytest.mark.parametrize("kind", ["inline", "chat"])
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_the_strings_that_end_a_message_are_the_protocol_s(name, kind, workers):
+    """Where a model does not end its turn itself; every action that can be written ends so."""
+    protocol = PROTOCOLS[name]()
+    dialect = make_dialect(kind, tiny_tokenizer())
+    actions = [Action("search", "Orvik"), Action("answer", "Ada")]
+    if name != "search-r1":
+        actions.insert(1, Action("open", "1"))
+    written = [protocol.write(action) for action in actions]
+    ended = [(w, next(s for s in protocol.stop_strings if w.endswith(s))) for w in written]
+    assert {stop for _, stop in ended} == set(protocol.stop_strings)
+    if kind == "chat":
+        made = [Completion(dialect.encode_turn(w), [-1.0] * 99, "end_of_turn", w) for w in written]
+    else:
+        made = [
+            Completion(dialect.encode_turn(w), [-1.0] * 99, "stop_string", w.removesuffix(s), s)
+            for w, s in ended
+        ]
+    made = [replace(reply, logprobs=reply.logprobs[:1] * len(reply.ids)) for reply in made]
+    backend = Recorder(dialect, made)
+    options = {"protocol": name, "people": 100, "turns": 3}
+    tasks = ovd_envs.make("ovd/WorldQA-v0", **options).tasks.distinct("train", 1)
+    student = Student(backend, stop=("STOP",))
+    [episode] = rollout(student, "ovd/WorldQA-v0", tasks, env_options=options, workers=workers)
+    assert [turn.action for turn in episode.turns] == written
+    stops = protocol.stop_strings if kind == "inline" else ()
+    assert set(backend.stops) == {("STOP", *stops)}
+    assert episode.end_reason == "answered"
+
+
+def test_an_environment_that_ends_no_messages_leaves_it_to_the_end_of_turn():
+    backend = Recorder(dialect_of("tiny"), [Completion([5, 257], [-1.0] * 2, "end_of_turn", "x")])
+    Student(backend).act([Episode(task=TASK, env="e", agent="s", observation="?")])
+    assert backend.stops == [()]
 
 
 def test_dialects_by_name():

@@ -1,6 +1,6 @@
 """Rows: episodes as tokens to learn from, and merged rows that stand for their copies."""
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 
 import ovd_envs
 from agents.dialects import make_dialect
-from agents.episode import Segment
+from agents.episode import Episode, Segment, Turn
+from ovd_envs.task import Task
 from teachers.path_demonstrator import PathDemonstrator
+from tests.chat_templates import made_tokenizer
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.made import batches_of, dialect, row_of, student, teacher
 from training.loss import score_tokens, token_loss
+from training.packing import collate, pack_rows
 from training.rows import Row, episode_rows, merge_rows, total_weight
+
+TASK = Task("t/0", "?", ("!",))
 
 
 def test_a_students_tokens_are_trained_as_they_were_sampled():
@@ -43,6 +48,47 @@ def test_every_segment_is_a_row_and_one_without_own_tokens_is_none():
     episode.segments += [Segment([256, 4], [0, 0], [0.0, 0.0]), Segment()]
     episode.segments.append(Segment([256, 4, 9], [0, 0, 1], [0.0, 0.0, -1.0]))
     assert [row.ids[-1] for row in episode_rows(0, episode, 1.0, dialect())] == [257, 9]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseek-r1"])
+def test_an_episode_in_several_segments_counts_by_its_tokens_and_each_of_them_once(name):
+    """Past thoughts are dropped from later prompts: a row for each turn, nothing trained twice."""
+    own = make_dialect("chat", made_tokenizer(name))
+    thinks = ["<think>\nh\n</think>\n\none", "<think>\nhm\n</think>\n\ntwo", "three"]
+    group = []
+    for replies in (thinks, thinks, ["four"]):
+        episode = Episode(TASK, "e", "s", "q", [Turn(text, "go on") for text in replies])
+        episode.segments = own.segments(episode)
+        group.append(episode)
+    assert [len(episode.segments) for episode in group] == [3, 3, 1]
+    # A demonstrator's, whose own tokens mean nothing here, likewise.
+    shown = replace(group[0], segments=student(1.0, (99, 98)).segments)
+    taught = episode_rows(0, shown, 1.0, own, teacher=True)
+    assert [row.ids for row in taught] == [tuple(s.ids) for s in group[0].segments]
+    rows = [
+        row
+        for episode, gain in zip(group, (0.5, 0.5, -1.0), strict=True)
+        for row in episode_rows(0, episode, gain, own)
+    ]
+    trained = [
+        [t for r in rows[a:b] for t, m in zip(r.ids, r.mask, strict=True) if m]
+        for a, b in ((0, 3), (6, 7))
+    ]
+    assert trained[0] == [i for n, text in enumerate(thinks) for i in own.encode_turn(text, n)]
+    assert trained[1] == own.encode_turn("four")
+    assert {g for r in rows[:6] for g, m in zip(r.advantages, r.mask, strict=True) if m} == {0.5}
+    merged = merge_rows(rows)
+    assert [row.weight for row in merged] == [2.0, 2.0, 2.0, 1.0]
+    assert total_weight(merged) == total_weight(rows) == sum(e.num_sampled_tokens for e in group)
+    # Packed, they share what none of them trains; each scores as it does alone.
+    policy = tiny_model(vocabulary=300)
+    [pack] = pack_rows(merged)
+    assert pack.prefix >= len(own.open("q")) - len(own.encode("<think>\n"))
+    together = score_tokens(policy, collate([pack], policy.device)).logprobs
+    alone = [
+        score_tokens(policy, collate(pack_rows([row]), policy.device)).logprobs for row in merged
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
 def test_a_teachers_text_is_tokenised_with_the_students_tokenizer():
@@ -82,7 +128,7 @@ def test_merging_keeps_every_weight_and_joins_all_that_is_equal(rows):
     counts: dict = {}
     for row in rows:
         counts[row] = counts.get(row, 0) + 1
-    assert {dataclasses.replace(row, weight=1.0): row.weight for row in merged} == counts
+    assert {replace(row, weight=1.0): row.weight for row in merged} == counts
     assert len(merged) == len(counts)
     assert merge_rows(merged) == merged
 
