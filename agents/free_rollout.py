@@ -249,7 +249,7 @@ class _Stream:
 
         def work() -> None:
             finish(self._agent, over, None)
-            if places and not self._closing:
+            if places:
                 began = time.perf_counter()
                 acts = ask(self._agent, [place.episode for place in places])
                 self._patience = _PATIENCE * (time.perf_counter() - began)

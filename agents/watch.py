@@ -30,6 +30,10 @@ HOLD_SECONDS = 2.0
 _LEAST, _MOST = 3, 9
 
 
+#: What tells a terminal to wrap no lines, and to wrap them again (DECAWM).
+_NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
+
+
 @dataclass(slots=True)
 class _Place:
     """An episode on the screen, and when it was first seen to have ended."""
@@ -54,7 +58,8 @@ class LiveEpisodes:
 
     def __init__(self, totals: Totals, console: Console) -> None:
         self._totals = totals
-        self._console = console
+        # With the console's own file, for standard error is another while the view is open.
+        self._console = Console(file=console.file)
         self._alive: dict[int, Episode] = {}  # by identity; in the order in which they began
         self._places: list[_Place] = []
         self._lock = threading.Lock()
@@ -63,8 +68,7 @@ class LiveEpisodes:
         self._redirected = contextlib.ExitStack()
 
     def __enter__(self) -> LiveEpisodes:
-        # The console's own file, for standard error is another while it is redirected.
-        console = Console(file=self._console.file)
+        console = self._console
         self._redirected.enter_context(contextlib.redirect_stdout(self._written))
         self._redirected.enter_context(contextlib.redirect_stderr(self._written))
         self._live = Live(
@@ -75,6 +79,8 @@ class LiveEpisodes:
             redirect_stdout=False,
             redirect_stderr=False,
         )
+        # A line that is wider than Rich thinks is cut off by the terminal, and breaks nothing.
+        console.file.write(_NO_WRAP)
         self._live.start()
         return self
 
@@ -86,11 +92,12 @@ class LiveEpisodes:
     ) -> None:
         assert self._live is not None
         self._live.stop()
+        self._console.file.write(_WRAP)
         self._redirected.close()
         with self._lock:
             last = self._blocks(self._console.width, self._console.height - 1)
-        if last:
-            self._console.print(Group(*last))
+        for line in filter(None, last):
+            self._console.print(line)
         if written := self._written.getvalue():
             sys.stderr.write(written)
 
@@ -188,7 +195,7 @@ def _block(episode: Episode, width: int, height: int) -> list[Text]:
 def _newest(episode: Episode) -> list[tuple[str, str, str]]:
     """(mark, text, style) of the newest message and observation; the error, if there is one."""
     if episode.error:
-        return [("! ", episode.error.strip().splitlines()[-1], "red")]
+        return [("! ", episode.error.rstrip().rpartition("\n")[2], "red")]
     if not episode.turns:
         return [("‹ ", episode.observation, "dim")]
     turn = episode.turns[-1]
@@ -221,12 +228,15 @@ def _tail(text: str, width: int, lines: int) -> list[str]:
     """The end of ``text``, in at most ``lines`` lines of at most ``width`` cells."""
     if lines < 1 or width < 2:
         return []
-    flat = " ".join(_steady(text[-4 * width * lines :]).split())
-    whole = len(text) <= 4 * width * lines
+    flat = _steady(text[-2 * width * lines :])
+    whole = len(text) <= 2 * width * lines
     shown = [line.plain.rstrip() for line in printable(flat).wrap(_RULER, width)]
     if len(shown) > lines or not whole:
         shown = shown[-lines:]
-        shown[0] = _cut(Text(f"…{shown[0]}"), width).plain
+        first = shown[0]
+        while cell_len(first) > width - 1:
+            first = first[1:]
+        shown[0] = f"…{first}"
     return shown
 
 
@@ -241,11 +251,18 @@ def _cut(text: Text, width: int) -> Text:
 
 
 def _steady(text: str) -> str:
-    """``text`` without what makes terminals disagree about its width.
+    """``text`` in one line, without most of what makes terminals disagree about its width.
 
-    A joiner or a variation selector makes one wide character out of several on some terminals
-    and not on others; a line that is wider than was thought breaks the screen.
+    A joiner or a variation selector makes one wide character out of several on some terminals and
+    not on others, and of what Unicode has not assigned nobody knows the width.
     """
-    return "".join(
-        c for c in text if unicodedata.category(c) != "Cf" and not "\ufe00" <= c <= "\ufe0f"
-    )
+    if not text.isascii():
+        text = "".join(map(_steady_character, text))
+    return " ".join(text.split())
+
+
+def _steady_character(character: str) -> str:
+    kind = unicodedata.category(character)
+    if kind == "Cf" or "\ufe00" <= character <= "\ufe0f":
+        return ""
+    return "\ufffd" if kind in ("Cn", "Co") else character
