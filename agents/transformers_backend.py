@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from torch.nn.functional import pad
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from agents.completion import check_request, complete, reason_to_stop
 from agents.dialects import make_dialect
+from agents.grouped_attention import grouped
+from agents.kv_cache import RoomyCache, RoomyLayer
 from agents.models import resolve_model
+from agents.packed_linear import PackedLinears
 from agents.protocol import Completion, Request
 from agents.sampling import choose, uniforms
 from ovd_envs.errors import OVDError
@@ -62,6 +66,8 @@ def load_model(
 
 #: A beginning of fewer tokens is cheaper to read with every prompt than by a pass of its own.
 _WORTH_SHARING = 16
+#: The most tokens of prompts that are read in one pass, if it is not a single prompt.
+_AT_ONCE = 4096
 
 
 @dataclass(slots=True)
@@ -76,6 +82,27 @@ def _shared_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two sequences begin with in common."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _unread(prompt: Sequence[int], past: _Past | None) -> int:
+    """How many tokens of ``prompt`` must be read, where those of ``past`` are known."""
+    return len(prompt) - (len(past.ids) if past else 0)
+
+
+def _parts(
+    prompts: Sequence[tuple[int, ...]], pasts: Sequence[_Past | None]
+) -> Iterator[list[tuple[tuple[int, ...], _Past | None]]]:
+    """The prompts in parts of ``_AT_ONCE`` tokens to read; those in a part are about as long.
+
+    A part fits the processor's caches, and little of it is padding.
+    """
+    pairs = list(zip(prompts, pasts, strict=True))
+    pairs.sort(key=lambda pair: (_unread(*pair), len(pair[0])))  # stable: the same, the same bits
+    start = 0
+    for end in range(1, len(pairs) + 1):
+        if end == len(pairs) or (end + 1 - start) * _unread(*pairs[end]) > _AT_ONCE:
+            yield pairs[start:end]
+            start = end
 
 
 @dataclass(slots=True)
@@ -115,6 +142,7 @@ class TransformersBackend:
         more = configured if isinstance(configured, list) else [configured]
         self.dialect.stop_ids |= {i for i in more if i is not None}
         self.version = 0
+        self._linears = PackedLinears(model)
         self._sessions: dict[str, _Past] = {}
 
     @classmethod
@@ -146,6 +174,8 @@ class TransformersBackend:
 
         Every key-value cache is forgotten: they belong to weights that are gone.
         """
+        if model is not self.model:
+            self._linears = PackedLinears(model)
         self.model, self.version = model, version
         self._sessions.clear()
 
@@ -159,8 +189,9 @@ class TransformersBackend:
         for request in requests:
             check_request(request, self.context_length)
         completions: list[Completion] = []
-        for start in range(0, len(requests), self.batch_size):
-            completions += self._generate(requests[start : start + self.batch_size])
+        with grouped(self.model), self._linears.used():
+            for start in range(0, len(requests), self.batch_size):
+                completions += self._generate(requests[start : start + self.batch_size])
         return completions
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -183,18 +214,15 @@ class TransformersBackend:
                     for r in running
                 ]
             if ended:
-                alive = torch.tensor(
-                    [i for i, row in enumerate(rows) if not running[row].stop], device=device
-                )
-                cache.batch_select_indices(alive)
-                mask, ids = mask[alive], ids[alive]
-                rows = [rows[i] for i in alive.tolist()]
+                order = cache.keep_rows([i for i, row in enumerate(rows) if not running[row].stop])
+                mask, ids = mask[order], ids[order]
+                rows = [rows[i] for i in order]
             positions = mask.sum(dim=1, keepdim=True)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             logits = self._forward(ids.unsqueeze(1), mask, positions, cache)
 
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: RoomyCache
     ) -> torch.Tensor:
         """Logits (batch, vocabulary) of the token after the last of ``ids``; extends ``cache``."""
         output = self.model(
@@ -210,9 +238,8 @@ class TransformersBackend:
 
     def _prefill(
         self, requests: Sequence[Request]
-    ) -> tuple[DynamicCache, torch.Tensor, torch.Tensor]:
+    ) -> tuple[RoomyCache, torch.Tensor, torch.Tensor]:
         """Read the prompts: cache, attention mask (batch, columns), logits (batch, vocabulary)."""
-        device = self.model.device
         prompts: dict[tuple[int, ...], int] = {}  # each different prompt is read once
         pasts: list[_Past | None] = []
         for request in requests:
@@ -221,10 +248,30 @@ class TransformersBackend:
                 prompts[key] = len(prompts)
                 pasts.append(self._reusable(request))
         self._share_beginning(list(prompts), pasts)
+        caches, masks, logits, order = [], [], [], []
+        for part in _parts(list(prompts), pasts):
+            cache, mask, after = self._read([key for key, _ in part], [past for _, past in part])
+            caches.append(cache)
+            masks.append(mask)
+            logits.append(after)
+            order += [prompts[key] for key, _ in part]
+        cache = RoomyCache.join(caches, room=max(request.max_tokens for request in requests))
+        width = max(mask.shape[1] for mask in masks)
+        mask = torch.cat([pad(mask, (width - mask.shape[1], 0)) for mask in masks])
+        place = {prompt: row for row, prompt in enumerate(order)}
+        rows = [place[prompts[tuple(request.ids)]] for request in requests]
+        if rows != list(range(len(order))):
+            cache.batch_select_indices(torch.tensor(rows, device=mask.device))
+        return cache, mask[rows], torch.cat(logits)[rows]
+
+    def _read(
+        self, prompts: Sequence[tuple[int, ...]], pasts: Sequence[_Past | None]
+    ) -> tuple[RoomyCache, torch.Tensor, torch.Tensor]:
+        """Read some prompts in one pass: what ``_prefill`` returns."""
+        device = self.model.device
         # All rows read as many tokens as the one that must read most, or their whole prompt: so
         # a row's columns have no gap, and a sliding window sees what it should.
-        known = [len(past.ids) if past else 0 for past in pasts]
-        width = max(len(key) - n for key, n in zip(prompts, known, strict=True))
+        width = max(_unread(key, past) for key, past in zip(prompts, pasts, strict=True))
         kept = [max(len(key) - width, 0) for key in prompts]
         fresh = [list(key[n:]) for key, n in zip(prompts, kept, strict=True)]
         past_width = max(kept)
@@ -236,13 +283,8 @@ class TransformersBackend:
             mask[row, past_width - old : past_width] = 1
             mask[row, past_width + width - len(new) :] = 1
             positions[row, width - len(new) :] = torch.arange(old, old + len(new), device=device)
-        cache = self._stack(pasts, kept, past_width) if past_width else DynamicCache()
-        logits = self._forward(ids, mask, positions, cache)
-        if len(prompts) < len(requests):
-            index = torch.tensor([prompts[tuple(r.ids)] for r in requests], device=device)
-            cache.batch_select_indices(index)
-            mask, logits = mask[index], logits[index]
-        return cache, mask, logits
+        cache = self._stack(pasts, kept, past_width, width) if past_width else RoomyCache()
+        return cache, mask, self._forward(ids, mask, positions, cache)
 
     def _share_beginning(
         self, prompts: Sequence[tuple[int, ...]], pasts: list[_Past | None]
@@ -257,7 +299,7 @@ class TransformersBackend:
         if len(shared) < _WORTH_SHARING:
             return
         ids = torch.tensor([shared], device=self.model.device)
-        cache, mask = DynamicCache(), torch.ones_like(ids)
+        cache, mask = RoomyCache(), torch.ones_like(ids)
         self._forward(ids, mask, torch.arange(len(shared), device=ids.device)[None], cache)
         past = _Past(shared, [torch.cat([layer.keys, layer.values]) for layer in cache.layers])
         for i in new:
@@ -268,8 +310,11 @@ class TransformersBackend:
         return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
 
     def _reusable(self, request: Request) -> _Past | None:
-        """Kept keys and values of what the prompt begins with, its last token left out."""
-        past = self._sessions.get(request.session) if request.session else None
+        """Kept keys and values of what the prompt begins with, its last token left out.
+
+        They are kept anew when the reply has ended.
+        """
+        past = self._sessions.pop(request.session, None) if request.session else None
         if past is None:
             return None
         length = _shared_length(past.ids, request.ids[:-1])
@@ -278,22 +323,23 @@ class TransformersBackend:
         return _Past(past.ids[:length], [layer[:, :, :length] for layer in past.layers])
 
     def _stack(
-        self, pasts: Sequence[_Past | None], kept: Sequence[int], width: int
-    ) -> DynamicCache:
+        self, pasts: Sequence[_Past | None], kept: Sequence[int], width: int, room: int
+    ) -> RoomyCache:
         """One left-padded cache of the first ``kept`` tokens of several conversations."""
         like = next(past for past in pasts if past)
-        cache = DynamicCache()
+        cache = RoomyCache()
         for number, layer in enumerate(like.layers):
-            kinds, heads, _, size = layer.shape
-            both = layer.new_zeros((kinds, len(pasts), heads, width, size))
+            new = RoomyLayer()
+            new.reserve(layer, len(pasts), written=width, room=room)
             for row, (past, count) in enumerate(zip(pasts, kept, strict=True)):
                 if past and count:
-                    both[:, row, :, width - count :] = past.layers[number][:, :, :count]
-            cache.update(both[0], both[1], number)
+                    new.keys[row, :, width - count :] = past.layers[number][0, :, :count]
+                    new.values[row, :, width - count :] = past.layers[number][1, :, :count]
+            cache.layers.append(new)
         return cache
 
     def _keep_sessions(
-        self, cache: DynamicCache, mask: torch.Tensor, ended: list[tuple[int, _Running]]
+        self, cache: RoomyCache, mask: torch.Tensor, ended: list[tuple[int, _Running]]
     ) -> None:
         """Keep the keys and values of replies that have ended, for their next turn."""
         for row, reply in ended:
@@ -330,6 +376,7 @@ class TransformersBackend:
             batch = [Request(ids, 1) for ids in prompts[start : start + self.batch_size]]
             for request in batch:
                 check_request(request, self.context_length)
-            _, _, logits = self._prefill(batch)
+            with grouped(self.model), self._linears.used():
+                _, _, logits = self._prefill(batch)
             rows += logits.float().log_softmax(dim=-1)[:, wanted].tolist()
         return rows

@@ -1,13 +1,16 @@
-"""Tokens a second: the transformers backend beside `model.generate`, rollouts in vLLM beside vLLM.
+"""Tokens a second: the transformers backend beside `model.generate` and TRL, rollouts beside vLLM.
 
-    python benchmarks/generation.py transformers     # some minutes on 2 cores
-    python benchmarks/generation.py vllm             # needs `make vllm`
+    python benchmarks/generation.py transformers     # 15 minutes on 2 cores
+    python benchmarks/generation.py trl              # 2 minutes
+    python benchmarks/generation.py vllm             # 5 minutes; needs `make vllm`
 
-Both sides of a ratio run in this process, one after the other, on the same prompts and with as many
-new tokens for each prompt, sampled at temperature 1. `transformers`: one turn of 32 prompts, and
+Both sides of a ratio run in this process, one after the other, on the same prompts, sampled at
+temperature 1, with as many new tokens for each prompt. `transformers`: one turn of 32 prompts, and
 four turns whose observations have 500 tokens, where the other side is a loop of `model.generate`
-over the whole conversation. `vllm`: episodes through `agents.rollout`, then the prompts and lengths
-of all their turns at once through `vllm.LLM`'s engine. Prints JSON.
+over the whole conversation. `trl`: the same 32 prompts through the generation of a `GRPOTrainer`,
+where a reply ends at its end of turn or at the limit, and ours does too. `vllm`: episodes through
+`agents.rollout`, then the prompts and lengths of all their turns at once through the engine alone.
+Prints JSON.
 """
 
 from __future__ import annotations
@@ -15,14 +18,18 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import statistics
 import sys
+import tempfile
 import time
+from importlib.metadata import version
 from typing import Any
 
 import torch
 
 import agents
 import ovd_envs
+from agents.models import resolve_model
 from agents.protocol import Request
 from agents.rollout import rollout
 from agents.student import Student
@@ -36,9 +43,7 @@ def in_transformers(rows: int, tokens: int) -> dict[str, Any]:
     backend = agents.load_backend(STUDENT, backend="transformers", batch_size=rows)
     assert isinstance(backend, TransformersBackend)
     backend.dialect.stop_ids = frozenset()  # replies of equal length on both sides
-    rng = random.Random(0)
-    questions = [f"What is {rng.randrange(10, 99)} + {rng.randrange(10, 99)}?" for _ in range(rows)]
-    prompts = [backend.dialect.open(question) for question in questions]
+    prompts = [backend.dialect.open(question) for question in questions_of(rows)]
     observation = backend.dialect.encode(" ".join(["rain fell on the old town again"] * 80))[:500]
     result = {"rows": rows, "new_tokens": tokens, "dtype": str(backend.model.dtype)}
     for name, turns in (("one_turn", 1), ("four_turns", 4)):
@@ -108,6 +113,59 @@ def plain(
     return time.perf_counter() - began
 
 
+def questions_of(rows: int) -> list[str]:
+    """Short questions, all different in most cases."""
+    rng = random.Random(0)
+    return [f"What is {rng.randrange(10, 99)} + {rng.randrange(10, 99)}?" for _ in range(rows)]
+
+
+def in_trl(rows: int, tokens: int) -> dict[str, Any]:
+    """The ratio of tokens a second, ours to that of TRL's `GRPOTrainer` without vLLM."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    backend = agents.load_backend(STUDENT, backend="transformers", batch_size=rows)
+    assert isinstance(backend, TransformersBackend)
+    questions = questions_of(rows)
+    prompts = [backend.dialect.open(question) for question in questions]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = GRPOTrainer(
+            model=resolve_model(STUDENT),
+            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            args=GRPOConfig(
+                output_dir=folder,
+                per_device_train_batch_size=rows,
+                num_generations=8,
+                max_completion_length=tokens,
+                temperature=1.0,
+                bf16=backend.model.dtype == torch.bfloat16,
+                model_init_kwargs={"dtype": str(backend.model.dtype).removeprefix("torch.")},
+                report_to=[],
+            ),
+            train_dataset=Dataset.from_list([{"prompt": question} for question in questions]),
+        )
+        speeds: dict[str, list[float]] = {"ours": [], "trl": []}
+        for repeat in range(3):
+            began = time.perf_counter()
+            replies = backend.generate(
+                [Request(ids, tokens, key=(repeat, n)) for n, ids in enumerate(prompts)]
+            )
+            count = sum(len(reply.ids) for reply in replies)
+            speeds["ours"].append(count / (time.perf_counter() - began))
+            began = time.perf_counter()
+            replies, *_ = trainer._generate_single_turn(prompts, None, {}, 8)
+            count = sum(len(ids) for ids in replies)
+            speeds["trl"].append(count / (time.perf_counter() - began))
+    return {
+        "rows": rows,
+        "limit": tokens,
+        "dtype": str(backend.model.dtype),
+        "trl": version("trl"),
+        "tokens_per_second": speeds,
+        "ratio": statistics.median(speeds["ours"]) / statistics.median(speeds["trl"]),
+    }
+
+
 def in_vllm(episodes: int, batch: int) -> dict[str, Any]:
     """Ratios of tokens a second: rollouts to the engine alone."""
     from vllm import SamplingParams
@@ -173,13 +231,15 @@ def backend_model() -> Any:
 def main() -> None:
     """Measure one of the two."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("engine", choices=("transformers", "vllm"))
+    parser.add_argument("engine", choices=("transformers", "trl", "vllm"))
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--episodes", type=int, default=128)
     options = parser.parse_args()
     if options.engine == "transformers":
         result = in_transformers(options.rows, options.tokens)
+    elif options.engine == "trl":
+        result = in_trl(options.rows, options.tokens)
     else:
         result = in_vllm(options.episodes, options.rows)
     json.dump(result, sys.stdout, indent=2)
