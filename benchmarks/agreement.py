@@ -3,7 +3,7 @@
     python benchmarks/agreement.py batches     # some minutes on 2 cores
     python benchmarks/agreement.py engines     # needs `make vllm`
 
-`batches`: episodes of the invented world in float32, sampled 32 at a time, and again 7 at a time with
+`batches`: episodes of the invented world in float32, sampled 32 at a time, and again 7 at a time,
 each batch in another order. Where two differ, the first token that does must lie at an edge:
 `margins` are how far the random number that chose it is from where the cumulative probability
 passes from one of the two tokens to the next. `engines`: absolute differences between the
