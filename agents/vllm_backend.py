@@ -142,6 +142,9 @@ class VLLMBackend:
                     max_num_seqs=batch_size,
                     # Compiling takes longer than most runs on a CPU.
                     enforce_eager=on_cpu,
+                    # vLLM 0.32 cannot read a seeded prompt in several parts without a GPU: the
+                    # random numbers that a part wastes are taken back, where a GPU can.
+                    enable_chunked_prefill=False if on_cpu else None,
                     # At the sampling temperature, as every backend's.
                     logprobs_mode="processed_logprobs",
                     gpu_memory_utilization=memory,

@@ -140,6 +140,7 @@ def in_trl(rows: int, tokens: int) -> dict[str, Any]:
                 temperature=1.0,
                 bf16=backend.model.dtype == torch.bfloat16,
                 model_init_kwargs={"dtype": str(backend.model.dtype).removeprefix("torch.")},
+                use_cpu=not torch.cuda.is_available(),
                 report_to=[],
             ),
             train_dataset=Dataset.from_list([{"prompt": question} for question in questions]),

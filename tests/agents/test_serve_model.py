@@ -2,6 +2,7 @@ import importlib.util
 import sys
 
 import pytest
+import torch
 
 import agents
 from agents.protocol import Request
@@ -14,6 +15,7 @@ from tests.tiny import tiny_tokenizer
 def test_the_command_of_a_server(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     command, environment = server_command(
         str(tmp_path), host="127.0.0.1", port=8123, lora_rank=12, more=["--dtype", "float32"]
     )
@@ -30,6 +32,10 @@ def test_the_command_of_a_server(monkeypatch, tmp_path):
     ):
         assert part in text
     assert environment["VLLM_SERVER_DEV_MODE"] == "1"
+    assert "--no-enable-chunked-prefill" not in command
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    command, _ = server_command(str(tmp_path), host="127.0.0.1", port=8123)
+    assert "--no-enable-chunked-prefill" in command
     # What the user has set stays.
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "9")
     _, environment = server_command(str(tmp_path), host="::1", port=1)

@@ -80,6 +80,19 @@ def test_logprobs_are_at_the_sampling_temperature(backend, reference, temperatur
     assert len({tuple(c.ids) for c in completions}) == len(requests)
 
 
+def test_more_prompts_than_one_step_can_read(backend):
+    # Without a GPU vLLM crashes where a seeded prompt is read in parts: see VLLMBackend.load.
+    long = backend.dialect.encode(" ".join(["The rain fell on the old town again."] * 90))
+    requests = [
+        Request([*prompts(backend)[number % 6], *long, number], 2, key=(number,))
+        for number in range(13)
+    ]
+    assert sum(len(request.ids) for request in requests) > 9000
+    together = backend.generate(requests)
+    assert [len(reply.ids) for reply in together] == [2] * len(requests)
+    assert backend.generate(requests[-1:])[0].ids == together[-1].ids
+
+
 def test_the_key_names_the_draws(backend):
     ids = prompts(backend)[2]
     one, same, other = backend.generate(
