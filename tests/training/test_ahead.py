@@ -21,6 +21,7 @@ from tests.training.beside import PATIENCE, Beside, OneByOne, register
 from tests.training.conftest import tiny_config
 from tests.training.made import group_of
 from training.ahead import AheadCollector
+from training.checkpoint import write_checkpoint
 from training.config import ConfigError, parse_config
 from training.learner import Learner
 from training.run import Run
@@ -148,6 +149,36 @@ def test_the_learner_and_the_collector_read_with_tokenizers_of_their_own(student
     assert trainer.dialect.tokenizer is not trainer.sampler.dialect.tokenizer
     assert type(trainer.dialect) is type(trainer.sampler.dialect)
     assert trainer.dialect.stop_ids == trainer.sampler.dialect.stop_ids
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_weights_are_not_copied_while_they_change(student_folder, tmp_path, monkeypatch, n):
+    """A copy takes its while; no step of the learner, and no checkpoint, begins within it."""
+    changing, faults = threading.Event(), []
+
+    class Slow(Beside):
+        def follow(self, model, version):
+            if changing.is_set():
+                faults.append(f"version {version} is copied while the weights change")
+            if changing.wait(0.05):
+                faults.append(f"the weights change while version {version} is copied")
+            super().follow(model, version)
+
+    def busy(function):
+        def wrapper(*arguments):
+            changing.set()
+            try:
+                return function(*arguments)
+            finally:
+                changing.clear()
+
+        return wrapper
+
+    register(kind=Slow)
+    monkeypatch.setattr(Learner, "step", busy(Learner.step))
+    monkeypatch.setattr("training.trainer.write_checkpoint", busy(write_checkpoint))
+    trainer_of(student_folder, tmp_path / "run", n=n, checkpoint={"every": 1}).train()
+    assert faults == []
 
 
 # Staleness
