@@ -97,9 +97,10 @@ class Trainer:
             dtype=dtype,
             dialect=config.rollout.dialect or self.env.dialect,
         )
-        # Rows are made of a copy: a tokenizer is told how to read a text before it reads it, which
-        # two threads would tell it at once.
-        self.dialect = copy.deepcopy(self.sampler.dialect)
+        self.dialect = self.sampler.dialect
+        if config.rollout.max_staleness:
+            # A tokenizer is told how to read a text before it reads it: two threads would both.
+            self.dialect = copy.deepcopy(self.sampler.dialect)
         if not self.resuming:
             names = ("ovd", "torch", "transformers", "peft", "gymnasium")
             self.run.create(

@@ -7,6 +7,7 @@ import _thread
 import json
 import shutil
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -64,8 +65,15 @@ def slow_learner(monkeypatch, before):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_steps_are_collected_while_others_are_learned(student_folder, tmp_path, monkeypatch, n):
-    """A step is learned only when the n after it were collected: alone, it would wait for ever."""
+    """A step is learned only when the n after it were collected: alone, it would wait for ever.
+
+    Also where the collecting thread is slow to wake: it gets the weights before they change again.
+    """
     register()
+    begin = AheadCollector._begin
+    monkeypatch.setattr(
+        AheadCollector, "_begin", lambda self, step: (time.sleep(0.05), begin(self, step))
+    )
     run = Run(tmp_path / "run")
     there = threading.Condition()
     save = Run.save_groups
@@ -179,6 +187,30 @@ def test_weights_are_not_copied_while_they_change(student_folder, tmp_path, monk
     monkeypatch.setattr("training.trainer.write_checkpoint", busy(write_checkpoint))
     trainer_of(student_folder, tmp_path / "run", n=n, checkpoint={"every": 1}).train()
     assert faults == []
+
+
+def test_weights_that_are_fresh_enough_are_kept_while_the_newest_change(
+    student_folder, tmp_path, monkeypatch
+):
+    """Step 4 may be sampled by version 0: it does not wait for the step that is learned."""
+    learning, sampling = threading.Event(), threading.Event()
+
+    def hears(thread, requests):
+        if requests[0].key[1] == 3:
+            assert learning.wait(PATIENCE)
+        elif requests[0].key[1] == 4:
+            sampling.set()
+
+    def before(step):
+        if step == 2:
+            learning.set()
+            assert sampling.wait(PATIENCE)
+
+    register(hears)
+    slow_learner(monkeypatch, before)
+    trainer = trainer_of(student_folder, tmp_path / "run", n=3)
+    trainer.train()
+    assert [versions(trainer.run.groups(step)) for step in (1, 2, 3, 4)] == [{0}] * 4
 
 
 # Staleness
