@@ -107,7 +107,6 @@ def test_a_straggler_does_not_hold_the_others(tasks):
     assert held == [True]
     straggler = episodes[-1].id
     assert straggler not in judge.read[0]
-    assert straggler in judge.read[-1]
     assert len(verdicts) == 18
 
 
