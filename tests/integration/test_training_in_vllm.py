@@ -60,6 +60,8 @@ def test_it_samples_while_the_trainer_learns(tmp_path):
         "student": "smollm2-135m",
         "env": "ovd/Math-v0",
         "env_options": {"level": "addition"},
+        # Its own episodes are learned from too: a demonstration has no sampler to differ from.
+        "algorithm": {"name": "ovd", "baseline": "group", "keep_rejected": True},
         "judge": "steps",
         "demonstrator": "scripted",
         "backend": "vllm",
