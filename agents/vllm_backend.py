@@ -197,8 +197,10 @@ class VLLMBackend:
         else:
             weights = model.named_parameters()
         future: Future[None] = Future()
+        _finish_work_on(model)
         self._tell(_NewWeights(weights, version, future))
         future.result()
+        _finish_work_on(model)
 
     def _tell(self, item: _Item) -> None:
         with self._lock:
@@ -310,6 +312,18 @@ class VLLMBackend:
             if item is not None and not item.future.done():
                 why = f"model {self.name!r}: vLLM does not run any more, {self._ended}"
                 item.future.set_exception(OVDError(why))
+
+
+def _finish_work_on(model: Any) -> None:
+    """Wait for a GPU: the engine's thread has a stream of its own, which waits for no other's.
+
+    So weights are read when they are written, and changed again when they are read.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _prepare_vllm() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ovd_envs.errors import OVDError
 
@@ -56,6 +56,9 @@ class RolloutConfig(_Section):
     """Tokens of all replies of an episode together; ``null``: without limit."""
     batch_size: int = Field(default=64, ge=1)
     """Episodes that run at a time."""
+    max_staleness: int = Field(default=0, ge=0)
+    """Steps that the weights which sampled an episode may be behind those that learn from it; more
+    than 0 lets the student act for coming steps while this one is learned."""
     dialect: Literal["chat", "chat-no-thinking", "inline"] | None = None
     """How the conversation becomes tokens; ``null``: as the environment prefers."""
 
@@ -88,7 +91,8 @@ class OptimizerConfig(_Section):
     clip: float = Field(default=0.2, gt=0)
     """PPO's clip range."""
     importance_cap: float = Field(default=2.0, ge=1)
-    """Most that a token counts for having been sampled by another engine than the trained model."""
+    """Most that a token counts for having been sampled by another engine than the trained model,
+    or by older weights (``rollout.max_staleness``)."""
     kl: float = Field(default=0.001, ge=0)
     """Weight of the KL to the run's first student; 0 holds no reference."""
     updates_per_step: int = Field(default=1, ge=1)
@@ -98,6 +102,16 @@ class OptimizerConfig(_Section):
     share_prompts: bool = True
     """Read the prompt that rows of a group share once."""
     lora: LoraConfig | None = None
+
+    @field_validator("importance_cap", mode="before")
+    @classmethod
+    def _some_cap(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError(
+                "expected a number of at least 1 (without it, what other engines or older weights, "
+                "rollout.max_staleness, have sampled would count as the trained model's own)"
+            )
+        return value
 
 
 class EvaluationConfig(_Section):
@@ -152,6 +166,16 @@ class Config(_Section):
     def _splits_differ(self) -> Config:
         if self.evaluation.tasks and self.evaluation.split == self.split:
             raise ValueError(f"evaluation.split and split are both {self.split!r}: expected two")
+        return self
+
+    @model_validator(mode="after")
+    def _something_samples_beside(self) -> Config:
+        if self.rollout.max_staleness and self.backend.name == "transformers":
+            raise ValueError(
+                "rollout.max_staleness: expected 0 with backend transformers, whose model is the "
+                f"very one that learns, got {self.rollout.max_staleness}; vllm and vllm-server "
+                "sample beside it"
+            )
         return self
 
 

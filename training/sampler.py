@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import agents
 from agents.protocol import Backend
+from agents.student import Student
 from agents.transformers_backend import TransformersBackend
 from ovd_envs.options import check_options
 from training.config import Config, ConfigError
@@ -66,6 +67,17 @@ def make_sampler(
     if base != place:  # the student begins with an adapter on that base
         backend.follow(model, 0)
     return backend  # type: ignore[no-any-return]
+
+
+def make_student(sampler: Sampler, config: Config, temperature: float) -> Student:
+    """The student that acts through ``sampler``, with the budgets of the configuration."""
+    return Student(
+        sampler,
+        temperature=temperature,
+        max_tokens=config.rollout.max_tokens,
+        max_context=config.rollout.max_context,
+        max_episode_tokens=config.rollout.max_episode_tokens,
+    )
 
 
 def _base(place: str) -> str:

@@ -2,68 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 import platform
 import time
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 import ovd_envs
-from agents.rollout import rollout
-from agents.student import Student
+from agents.episode import Episode
 from agents.transformers_backend import choose_dtype
-from ovd_envs.errors import OVDError
 from teachers.protocol import Demonstrator, Judge
 from teachers.registry import make_demonstrator, make_judge
-from teachers.score import score
 from training.adapters import load_trainable
+from training.ahead import AheadCollector
 from training.checkpoint import read_checkpoint, write_checkpoint
+from training.collector import Collector
 from training.config import Config, ConfigError, parse_options
 from training.evaluation import evaluate
-from training.groups import Group, group_episodes
+from training.group_maker import GroupMaker
 from training.learner import Learner
 from training.metrics import group_metrics
 from training.protocol import Algorithm
 from training.registry import algorithms
+from training.reporter import Reporter, Silent
 from training.run import Run, RunError
-from training.sampler import make_sampler
-from training.task_order import training_tasks
-
-
-class Reporter(Protocol):
-    """Who is told what happens, for a display."""
-
-    def phase(self, name: str, total: int) -> None:
-        """Something of ``total`` parts begins: "acting", "learning", "evaluating", ..."""
-
-    def advance(self) -> None:
-        """One more part of the phase is done."""
-
-    def stepped(self, metrics: dict[str, Any]) -> None:
-        """A step has ended."""
-
-    def evaluated(self, result: dict[str, Any]) -> None:
-        """An evaluation has ended; ``result`` holds its "step" too."""
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def phase(self, name: str, total: int) -> None:
-        """Nothing."""
-
-    def advance(self) -> None:
-        """Nothing."""
-
-    def stepped(self, metrics: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def evaluated(self, result: dict[str, Any]) -> None:
-        """Nothing."""
+from training.sampler import make_sampler, make_student
+from training.staleness import check_staleness
 
 
 class Trainer:
@@ -94,12 +63,13 @@ class Trainer:
         """Train to the last step; the summary that is also written to the run."""
         with self.run.locked():
             self._prepare()
-            self._evaluate(0)
-            for step in range(1, self.config.optimizer.steps + 1):
-                if step > self.restored:
-                    self._step(step)
-                    self._checkpoint(step)
-                self._evaluate(step)
+            with contextlib.closing(self.collector):
+                self._evaluate(0)
+                for step in range(1, self.config.optimizer.steps + 1):
+                    if step > self.restored:
+                        self._step(step)
+                        self._checkpoint(step)
+                    self._evaluate(step)
             summary = self.run.summary()  # there already where a finished run is resumed
             if summary is None:
                 summary = self._summary()
@@ -127,6 +97,10 @@ class Trainer:
             dtype=dtype,
             dialect=config.rollout.dialect or self.env.dialect,
         )
+        self.dialect = self.sampler.dialect
+        if config.rollout.max_staleness:
+            # A tokenizer is told how to read a text before it reads it: two threads would both.
+            self.dialect = copy.deepcopy(self.sampler.dialect)
         if not self.resuming:
             names = ("ovd", "torch", "transformers", "peft", "gymnasium")
             self.run.create(
@@ -152,22 +126,33 @@ class Trainer:
         self.restored, self.checkpoint_seconds = 0, 0.0
         if found := self.run.checkpoints():
             self.restored = read_checkpoint(found[-1][1], self.learner)
-            self.sampler.follow(model, self.restored)
             # What a kill left of the older ones.
             self.run.remove_old_checkpoints(config.checkpoint.keep)
+        self.collector = self._make_collector()
+
+    def _make_collector(self) -> Collector:
+        maker = GroupMaker(
+            self.config,
+            self.sampler,
+            self.env.tasks,
+            self.algorithm,
+            self.judge,
+            self.demonstrator,
+        )
+        kind = AheadCollector if self.config.rollout.max_staleness else Collector
+        return kind(maker, self.run, self.learner.model, self.restored, self.reporter)
 
     def _step(self, step: int) -> None:
         """One step: groups (kept ones, where this step was begun before), rows, update."""
         began = time.perf_counter()
-        groups = self.run.groups(step)
-        if groups is None:
-            groups = self._collect(step)
-            self.run.save_groups(step, groups)
-        collected = time.perf_counter()
-        rows = self.algorithm.rows(groups, self.sampler.dialect)
+        collected = self.collector.groups(step)
+        groups = collected.groups
+        waited = time.perf_counter()
+        stale = check_staleness(groups, step, self.config.rollout.max_staleness)
+        rows = self.algorithm.rows(groups, self.dialect)
         self.reporter.phase("learning", 0)
-        learned = self.learner.step(rows, step)
-        self.sampler.follow(self.learner.model, step)
+        with self.collector.updating():
+            learned = self.learner.step(rows, step)
         ended = time.perf_counter()
         if step in self.logged:  # replayed: its line is there already
             return
@@ -176,11 +161,12 @@ class Trainer:
             "step": step,
             **group_metrics(self.algorithm, groups, rows),
             **learned,
+            **stale,
             "time": {
-                "collect": collected - began,
-                "learn": ended - collected,
+                "collect": waited - began,
+                "learn": ended - waited,
                 "checkpoint": self.checkpoint_seconds,
-                "tokens_per_second": tokens / (collected - began),
+                "tokens_per_second": tokens / collected.seconds,
             },
         }
         self.checkpoint_seconds = 0.0
@@ -188,65 +174,16 @@ class Trainer:
         self.logged[step] = metrics
         self.reporter.stepped(metrics)
 
-    def _collect(self, step: int) -> list[Group]:
-        """The student acts, the judge reads, the demonstrator fills the wanted places."""
-        config = self.config
-        tasks = training_tasks(self.env.tasks, config, step)
-        self.reporter.phase("acting", len(tasks) * config.rollout.group_size)
-        student = Student(
-            self.sampler,
-            temperature=config.rollout.temperature,
-            max_tokens=config.rollout.max_tokens,
-            max_context=config.rollout.max_context,
-            max_episode_tokens=config.rollout.max_episode_tokens,
-        )
-        episodes = rollout(
-            student,
-            config.env,
-            tasks,
-            group_size=config.rollout.group_size,
-            seed=config.seed,
-            step=step,
-            env_options=config.env_options,
-            batch_size=config.rollout.batch_size,
-            training=True,
-            progress=lambda _: self.reporter.advance(),
-        )
-        verdicts = None
-        if self.judge is not None:
-            self.reporter.phase("judging", len(episodes))
-            verdicts = score(self.judge, episodes, progress=lambda _: self.reporter.advance())
-        groups = group_episodes(episodes, verdicts)
-        if self.demonstrator is not None:
-            self._demonstrate(groups)
-        return groups
-
-    def _demonstrate(self, groups: Sequence[Group]) -> None:
-        wanted = [(group, slot) for group in groups for slot in self.algorithm.slots(group)]
-        if not wanted or self.demonstrator is None:
-            return
-        self.reporter.phase("demonstrating", len(wanted))
-        shown = self.demonstrator.demonstrate(
-            self.config.env,
-            [(group.task, group.student[slot].episode.seed) for group, slot in wanted],
-            self.config.env_options,
-        )
-        asked = [group.task.id for group, _ in wanted]
-        if (given := [episode.task.id for episode in shown]) != asked:
-            raise OVDError(
-                f"demonstrator {self.demonstrator.name!r}: expected an episode of each of "
-                f"{len(asked)} tasks in their order, got {len(given)} of other tasks or order"
-            )
-        for (group, slot), episode in zip(wanted, shown, strict=True):
-            group.teacher[slot] = episode
-
     def _checkpoint(self, step: int) -> None:
         """Write a checkpoint where one is due."""
         if step % self.config.checkpoint.every and step != self.config.optimizer.steps:
             return
         began = time.perf_counter()
         self.reporter.phase("saving", 0)
-        with self.run.new_checkpoint(step, self.config.checkpoint.keep) as folder:
+        with (
+            self.collector.steady(),
+            self.run.new_checkpoint(step, self.config.checkpoint.keep) as folder,
+        ):
             write_checkpoint(folder, self.learner, self.tokenizer, step)
         self.checkpoint_seconds = time.perf_counter() - began
 
@@ -258,27 +195,25 @@ class Trainer:
             return
         result = self.run.evaluation(step)
         if result is None:
-            tasks = self.env.tasks.distinct(config.evaluation.split, config.evaluation.tasks)
-            self.reporter.phase("evaluating", len(tasks))
-            agent = Student(
-                self.sampler,
-                temperature=0,
-                max_tokens=config.rollout.max_tokens,
-                max_context=config.rollout.max_context,
-                max_episode_tokens=config.rollout.max_episode_tokens,
-            )
-            result, episodes = evaluate(
-                agent,
-                config.env,
-                tasks,
-                seed=config.seed,
-                env_options=config.env_options,
-                batch_size=config.rollout.batch_size,
-                progress=lambda _: self.reporter.advance(),
-            )
+            with self.collector.evaluating():
+                result, episodes = self._run_evaluation()
             result = {"step": step, **result}
             self.run.save_evaluation(step, result, episodes)
         self.reporter.evaluated(result)
+
+    def _run_evaluation(self) -> tuple[dict[str, Any], list[Episode]]:
+        config = self.config
+        tasks = self.env.tasks.distinct(config.evaluation.split, config.evaluation.tasks)
+        self.reporter.phase("evaluating", len(tasks))
+        return evaluate(
+            make_student(self.sampler, config, temperature=0),
+            config.env,
+            tasks,
+            seed=config.seed,
+            env_options=config.env_options,
+            batch_size=config.rollout.batch_size,
+            progress=lambda _: self.reporter.advance(),
+        )
 
     def _summary(self) -> dict[str, Any]:
         rows = self.run.metrics()

@@ -1,0 +1,120 @@
+"""Where a step's groups come from: the student acts, the judge reads, the demonstrator shows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from agents.episode import Episode
+from agents.rollout import rollout
+from agents.student import Student
+from ovd_envs.errors import OVDError
+from ovd_envs.task import TaskSource
+from teachers.group_judging import GroupJudging
+from teachers.protocol import Demonstrator, Judge
+from teachers.score import score
+from teachers.verdict import Verdict
+from training.config import Config
+from training.groups import Group, group_episodes
+from training.protocol import Algorithm
+from training.reporter import Reporter
+from training.sampler import Sampler, make_student
+from training.task_order import training_tasks
+
+
+class GroupMaker:
+    """Makes the groups of a step from (seed, step) and the weights that the sampler has."""
+
+    def __init__(
+        self,
+        config: Config,
+        sampler: Sampler,
+        tasks: TaskSource,
+        algorithm: Algorithm,
+        judge: Judge | None,
+        demonstrator: Demonstrator | None,
+    ) -> None:
+        self.config = config
+        self.sampler = sampler
+        self.tasks = tasks
+        self.algorithm = algorithm
+        self.judge = judge
+        self.demonstrator = demonstrator
+
+    def make(
+        self, step: int, sampling: AbstractContextManager[None], reporter: Reporter
+    ) -> list[Group]:
+        """The groups of ``step``, in the order of its tasks.
+
+        The student acts within ``sampling``. Where episodes do not wait for one another, neither
+        does the judge: a group is read as soon as its last episode has ended.
+        """
+        student = make_student(self.sampler, self.config, self.config.rollout.temperature)
+        judging = None
+        if self.judge is not None and hasattr(student, "submit"):  # rollout's "free"
+            judging = GroupJudging(self.judge, self.config.rollout.group_size)
+        with contextlib.closing(judging) if judging else contextlib.nullcontext():
+            with sampling:
+                episodes = self._act(student, step, judging, reporter)
+            verdicts = self._judge(episodes, judging, reporter)
+        groups = group_episodes(episodes, verdicts)
+        self._demonstrate(groups, reporter)
+        return groups
+
+    def _act(
+        self, student: Student, step: int, judging: GroupJudging | None, reporter: Reporter
+    ) -> list[Episode]:
+        config = self.config
+        tasks = training_tasks(self.tasks, config, step)
+        reporter.phase("acting", len(tasks) * config.rollout.group_size)
+
+        def ended(episode: Episode) -> None:
+            if judging is not None:
+                judging.ended(episode)
+            reporter.advance()
+
+        return rollout(
+            student,
+            config.env,
+            tasks,
+            group_size=config.rollout.group_size,
+            seed=config.seed,
+            step=step,
+            env_options=config.env_options,
+            batch_size=config.rollout.batch_size,
+            training=True,
+            progress=ended,
+        )
+
+    def _judge(
+        self, episodes: Sequence[Episode], judging: GroupJudging | None, reporter: Reporter
+    ) -> list[Verdict] | None:
+        if self.judge is None:
+            return None
+        reporter.phase("judging", len(episodes))
+        if judging is not None:
+            return judging.verdicts(progress=lambda _: reporter.advance())
+        return score(self.judge, episodes, progress=lambda _: reporter.advance())
+
+    def _demonstrate(self, groups: Sequence[Group], reporter: Reporter) -> None:
+        """Fill the places that the algorithm wants demonstrations for."""
+        if self.demonstrator is None:
+            return
+        wanted = [(group, slot) for group in groups for slot in self.algorithm.slots(group)]
+        if not wanted:
+            return
+        reporter.phase("demonstrating", len(wanted))
+        shown = self.demonstrator.demonstrate(
+            self.config.env,
+            [(group.task, group.student[slot].episode.seed) for group, slot in wanted],
+            self.config.env_options,
+        )
+        asked = [group.task.id for group, _ in wanted]
+        if (given := [episode.task.id for episode in shown]) != asked:
+            raise OVDError(
+                f"demonstrator {self.demonstrator.name!r}: expected an episode of each of "
+                f"{len(asked)} tasks in their order, got {len(given)} of other tasks or order"
+            )
+        for (group, slot), episode in zip(wanted, shown, strict=True):
+            group.teacher[slot] = episode
