@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import typer
 
-ENV_ARGUMENT = typer.Argument(metavar="ENV", help="Name of an environment, see `ovd envs`.")
+from agents.student_source import MAX_TOKENS
+
+ENV_ARGUMENT = typer.Argument(
+    None,
+    metavar="ENV",
+    help="Name of an environment, see `ovd envs`; default for a run folder: the run's own.",
+    show_default=False,
+)
+
+#: Help of the option that names a student; what it means is ``agents.student_source``'s.
+STUDENT_HELP = (
+    "Model: an alias (smollm2-135m), a folder, a hub name, or a run folder (its newest checkpoint)."
+)
 
 ENV_OPTION = typer.Option(
     [],
     "--env-option",
     "-e",
     metavar="KEY=VALUE",
-    help="An option of the environment, e.g. level=word-1 or attempts=2; may be repeated.",
+    help="An option of the environment, e.g. level=word-1 or attempts=2; may be repeated; "
+    "default for a run folder: the run's own.",
+)
+
+MAX_TOKENS_OPTION = typer.Option(
+    None,
+    metavar="N",
+    min=1,
+    help=f"Most tokens of one message; default: the run's, or {MAX_TOKENS}.",
 )
 
 DIALECT_OPTION = typer.Option(
@@ -19,7 +39,7 @@ DIALECT_OPTION = typer.Option(
     "--dialect",
     metavar="NAME",
     help="How a conversation becomes tokens: chat, chat-no-thinking "
-    "or inline; default: the environment's own.",
+    "or inline; default: the run's, or the environment's own.",
 )
 
 BACKEND_OPTION = typer.Option(
