@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypedDict, cast
+
 import typer
 
 from agents.student_source import MAX_TOKENS
+
+if TYPE_CHECKING:
+    from agents.free_rollout import Workers
+    from agents.rollout import Mode
 
 ENV_ARGUMENT = typer.Argument(
     None,
@@ -48,3 +54,40 @@ BACKEND_OPTION = typer.Option(
     metavar="NAME[:ADDRESS]",
     help="What runs the model: transformers, vllm, or vllm-server:http://HOST:PORT.",
 )
+
+MODE_OPTION = typer.Option(
+    None,
+    "--mode",
+    metavar="lockstep|free",
+    help="All episodes take a turn together, or each goes on for itself (slow environments, vLLM, "
+    "chat APIs); default: free where the backend answers request by request, or with processes.",
+)
+
+WORKERS_OPTION = typer.Option(
+    "threads",
+    "--workers",
+    metavar="threads|processes|N",
+    help="Where the environments of mode free run: in threads, in as many processes as there are "
+    "processors, or in N.",
+)
+
+
+class Pace(TypedDict):
+    """How episodes are run, as ``agents.rollout`` takes it."""
+
+    batch_size: int
+    mode: Mode | None
+    workers: Workers
+
+
+def choose_pace(batch_size: int, mode: str | None, workers: str) -> Pace:
+    """What the three options say. Raises ``OVDError``: here, before a model is loaded."""
+    from agents.rollout import check_mode
+
+    chosen = int(workers) if workers.isdecimal() else workers
+    check_mode(mode, chosen)
+    return {
+        "batch_size": batch_size,
+        "mode": cast("Mode | None", mode),
+        "workers": cast("Workers", chosen),
+    }

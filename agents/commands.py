@@ -20,7 +20,11 @@ from agents.command_options import (
     ENV_ARGUMENT,
     ENV_OPTION,
     MAX_TOKENS_OPTION,
+    MODE_OPTION,
     STUDENT_HELP,
+    WORKERS_OPTION,
+    Pace,
+    choose_pace,
 )
 from agents.play_command import play
 from agents.student_source import ChosenStudent, choose_student
@@ -69,6 +73,8 @@ def run(
     env_option: list[str] = ENV_OPTION,
     dialect: str | None = DIALECT_OPTION,
     backend: str = BACKEND_OPTION,
+    mode: str | None = MODE_OPTION,
+    workers: str = WORKERS_OPTION,
     watch: bool = typer.Option(
         False,
         "--watch",
@@ -91,6 +97,7 @@ def run(
     from agents.episode_log import EpisodeLog
 
     console = Console(stderr=True)
+    pace = choose_pace(batch_size, mode, workers)
     acting = choose_student(
         student,
         env,
@@ -117,7 +124,7 @@ def run(
                 settings,
                 kept=list(done.values()),
                 backend=backend,
-                batch_size=batch_size,
+                pace=pace,
                 log=log,
                 console=console,
                 watch=watch,
@@ -212,7 +219,7 @@ def _run_missing(
     *,
     kept: Sequence[Episode],
     backend: str,
-    batch_size: int,
+    pace: Pace,
     log: EpisodeLog,
     console: Console,
     watch: bool,
@@ -225,7 +232,7 @@ def _run_missing(
 
     with console.status(f"loading {student.name}"):
         agent = student.load(
-            temperature=settings["temperature"], batch_size=batch_size, backend=backend
+            temperature=settings["temperature"], batch_size=pace["batch_size"], backend=backend
         )
     totals = Totals.of(len(kept) + len(requests), kept)
     fresh: list[Episode] = []
@@ -247,8 +254,8 @@ def _run_missing(
                 student.env,
                 requests,
                 env_options=student.env_options,
-                batch_size=batch_size,
                 progress=ended,
+                **pace,
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import gymnasium
 
 from agents.episode import Episode
-from agents.free_rollout import Workers, stream_episodes
+from agents.free_rollout import Workers, check_workers, stream_episodes
 from agents.protocol import NO_MESSAGE, Agent
 from agents.stepping import (
     EnvFactory,
@@ -56,9 +56,9 @@ def rollout(
 
     In ``mode`` "lockstep" all take a turn together, in this thread: the same batches give the same
     bits. "free": each goes on as soon as its own reply or step is done, environments in threads;
-    for slow environments and engines that sample as requests come. ``workers`` "processes" takes
-    processes for them. See ``stream_episodes``. Not said, it is "free" for an agent with
-    ``submit`` or with processes, and "lockstep" for any other.
+    for slow environments and engines that sample as requests come. ``workers`` "processes", or
+    a number of them, takes processes for them. See ``stream_episodes``. Not said, it is "free" for
+    an agent with ``submit`` or with processes, and "lockstep" for any other.
 
     An environment or an agent that raises ends its own episode ("error", the traceback kept); an
     ``OVDError`` (bad input, the same for all) and Ctrl-C go up.
@@ -83,6 +83,15 @@ def rollout(
     )
 
 
+def check_mode(mode: object, workers: object) -> None:
+    """Raise ``OVDError`` where ``rollout`` would: before a model is loaded, which takes long."""
+    if mode not in (None, "lockstep", "free"):
+        raise OVDError(f"mode: expected lockstep or free, got {mode!r}")
+    check_workers(workers)
+    if mode == "lockstep" and workers != "threads":
+        raise OVDError(f"workers {workers!r}: expected mode free, got lockstep")
+
+
 def run_seeded(
     agent: Agent,
     env: str | EnvFactory,
@@ -100,12 +109,9 @@ def run_seeded(
     A seed is (run seed, step, position of the task, index in the group): the first three name
     the group.
     """
-    if mode not in (None, "lockstep", "free"):
-        raise OVDError(f"mode: expected lockstep or free, got {mode!r}")
+    check_mode(mode, workers)
     if mode is None:
         mode = "free" if hasattr(agent, "submit") or workers != "threads" else "lockstep"
-    if mode == "lockstep" and workers != "threads":
-        raise OVDError(f"workers {workers!r}: expected mode free, got lockstep")
     if mode == "free":
         return _run_free(
             agent,

@@ -15,7 +15,11 @@ from agents.command_options import (
     ENV_ARGUMENT,
     ENV_OPTION,
     MAX_TOKENS_OPTION,
+    MODE_OPTION,
     STUDENT_HELP,
+    WORKERS_OPTION,
+    Pace,
+    choose_pace,
 )
 from agents.commands import choose_tasks
 from agents.student_source import ChosenStudent, StudentSource, choose_student, readers
@@ -156,6 +160,8 @@ def evaluate(
     env_option: list[str] = ENV_OPTION,
     dialect: str | None = DIALECT_OPTION,
     backend: str = BACKEND_OPTION,
+    mode: str | None = MODE_OPTION,
+    workers: str = WORKERS_OPTION,
     compare: str | None = typer.Option(
         None,
         "--compare",
@@ -186,6 +192,7 @@ def evaluate(
         return
     if student is None:
         raise OVDError("--student: expected ENV and --student MODEL, or --engine NAME:VALUE")
+    pace = choose_pace(batch_size, mode, workers)
     acting = choose_student(
         student,
         env,
@@ -204,7 +211,7 @@ def evaluate(
         backend=backend,
         samples=samples,
         seed=seed,
-        batch_size=batch_size,
+        pace=pace,
     )
     if out is not None:
         from agents.episode import write_episodes
@@ -254,7 +261,7 @@ def _run_episodes(
     backend: str,
     samples: int,
     seed: int,
-    batch_size: int,
+    pace: Pace,
 ) -> tuple[dict[str, Any], list[Episode]]:
     """Load the student and evaluate it behind a progress bar on stderr."""
     from rich.console import Console
@@ -264,7 +271,9 @@ def _run_episodes(
 
     console = Console(stderr=True)
     with console.status(f"loading {student.name}"):
-        agent = student.load(temperature=temperature, batch_size=batch_size, backend=backend)
+        agent = student.load(
+            temperature=temperature, batch_size=pace["batch_size"], backend=backend
+        )
     with Progress(console=console) as progress:
         bar = progress.add_task("episodes", total=len(tasks) * samples)
         return run_evaluation(
@@ -274,8 +283,8 @@ def _run_episodes(
             samples=samples,
             seed=seed,
             env_options=student.env_options,
-            batch_size=batch_size,
             progress=lambda _: progress.advance(bar),
+            **pace,
         )
 
 

@@ -580,6 +580,10 @@ def test_who_leaves_gives_up_the_replies_that_have_not_begun():
     [
         ({"mode": "fast"}, "mode: expected lockstep or free, got 'fast'"),
         ({"mode": "free", "batch_size": 0}, "expected at least 1, got 1, 0"),
+        ({"workers": "fibers"}, "workers: expected threads, processes or a number .* 'fibers'"),
+        ({"workers": 0}, "workers: expected threads, processes or a number .* above 0, got 0"),
+        ({"workers": True}, "workers: expected threads, processes or a number .* got True"),
+        ({"mode": "lockstep", "workers": 2}, "workers 2: expected mode free, got lockstep"),
     ],
 )
 def test_bad_options(options, reason):

@@ -269,6 +269,16 @@ def test_eval_with_several_samples(ovd, student_folder):
     assert "--temperature above 0" in refused(ovd, "eval", ENV, *common)
 
 
+def test_eval_with_environments_in_processes(ovd, student_folder, tmp_path):
+    common = ("-s", student_folder, "--tasks", 3, "--max-tokens", 4, "--out")
+    ids = []
+    for more in ((), ("--workers", 2)):
+        out = tmp_path / f"{len(ids)}.jsonl"
+        assert eval_json(ovd, *common, out, *more)["errors"] == 0
+        ids.append([episode.segments[0].ids for episode in read_episodes(out)])
+    assert ids[0] == ids[1]
+
+
 def test_eval_prints_a_table(ovd, finished):
     run, _ = finished
     # Without ENV: the run's own.
@@ -302,6 +312,7 @@ def test_eval_of_a_run_with_an_adapter(ovd, config_file, tmp_path):
         (("-s", "x", "-e", "levle=word-1"), "did you mean 'level'?"),
         (("-s", "x", "-e", "level"), "expected KEY=VALUE"),
         (("-s", "x", "--compare", "none.jsonl"), "none.jsonl: cannot be read"),
+        (("-s", "x", "--mode", "lockstep", "--workers", "2"), "workers 2: expected mode free"),
     ],
 )
 def test_eval_names_what_cannot_be(ovd, arguments, said):
