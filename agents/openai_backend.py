@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from agents.capabilities import OPENAI
 from agents.protocol import Act
 from agents.vllm_sampling import seed_of
 from ovd_envs.errors import OVDError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from agents.episode import Episode
 
-OPENAI = "https://api.openai.com/v1"
+OPENAI_ADDRESS = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
 
 #: Tries after the first, by the client: it waits longer each time, or as Retry-After says.
@@ -42,6 +43,8 @@ class OpenAIStudent:
         max_tokens: most tokens of one message.
     """
 
+    capabilities = OPENAI
+
     def __init__(
         self,
         client: OpenAI,
@@ -57,6 +60,25 @@ class OpenAIStudent:
         self.max_tokens = max_tokens
         self._pool = ThreadPoolExecutor(batch_size, thread_name_prefix="openai")
 
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        temperature: float = 1.0,
+        max_tokens: int = 256,
+        batch_size: int = 64,
+        address: str = OPENAI_ADDRESS,
+    ) -> OpenAIStudent:
+        """The model ``name`` at ``address``: see ``connect``."""
+        return cls(
+            connect(address),
+            name,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+        )
+
     def act(self, episodes: Sequence[Episode]) -> list[Act]:
         """The next message of each episode. Raises ``OVDError`` where the API gives none."""
         return list(self._pool.map(self._ask, episodes))
@@ -69,7 +91,7 @@ class OpenAIStudent:
         import openai
 
         # Newer models of OpenAI refuse the one name, other servers do not know the other.
-        at_openai = str(self.client.base_url).startswith(OPENAI)
+        at_openai = str(self.client.base_url).startswith(OPENAI_ADDRESS)
         limit = "max_completion_tokens" if at_openai else "max_tokens"
         options: dict[str, Any] = {limit: self.max_tokens}
         try:
@@ -99,7 +121,7 @@ def messages_of(episode: Episode) -> list[ChatCompletionMessageParam]:
     return messages
 
 
-def connect(address: str = OPENAI) -> OpenAI:
+def connect(address: str = OPENAI_ADDRESS) -> OpenAI:
     """A client for the API at ``address``; its key comes from the environment, ``OPENAI_API_KEY``.
 
     Raises ``OVDError`` where the address is none, or is elsewhere and there is no key.

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from agents.capabilities import TRANSFORMERS
 from agents.completion import check_request, complete, reason_to_stop
 from agents.dialects import make_dialect
 from agents.models import resolve_model
@@ -96,6 +97,8 @@ class TransformersBackend:
     requests share is read once; a session's keys and values are kept for its next turn; a reply
     that has ended leaves the batch.
     """
+
+    capabilities = TRANSFORMERS
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from agents.capabilities import VLLM
 from agents.completion import check_request, complete
 from agents.dialects import make_dialect
 from agents.models import resolve_model
@@ -66,6 +67,8 @@ class VLLMBackend:
     ready as soon as it has ended. New weights wait until the replies under way have ended, so that
     every reply has one version of them.
     """
+
+    capabilities = VLLM
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
+from agents.capabilities import VLLM_SERVER
 from agents.completion import check_request, complete
 from agents.dialects import make_dialect
 from agents.models import resolve_model
@@ -67,6 +68,8 @@ class VLLMServerBackend:
     Raises:
         OVDError: where no server answers, or one cannot serve tokens.
     """
+
+    capabilities = VLLM_SERVER
 
     def __init__(
         self,

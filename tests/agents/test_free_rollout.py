@@ -17,7 +17,7 @@ import pytest
 import ovd_envs
 from agents import free_rollout, rollout
 from agents.free_rollout import stream_episodes
-from agents.protocol import Act, Completion
+from agents.protocol import Act, Capabilities, Completion
 from agents.student import Student
 from agents.transformers_backend import TransformersBackend
 from ovd_envs.env import Reply, TextEnv
@@ -203,6 +203,8 @@ def test_an_agent_that_is_asked_for_each_by_itself():
 class OneByOne:
     """A backend whose replies come as futures, from the real tiny model."""
 
+    capabilities = Capabilities(token_ids=True, logprobs=True, submit=True)
+
     def __init__(self):
         self.inner = TransformersBackend(tiny_model(), tiny_tokenizer(), name="tiny")
         self.inner.dialect.stop_ids |= frozenset(range(0, 256, 6))
@@ -233,6 +235,11 @@ def test_a_student_samples_the_tokens_of_lockstep(max_context):
 def test_a_student_submits_only_where_its_backend_does():
     assert not hasattr(Student(OneByOne().inner), "submit")
     assert hasattr(Student(OneByOne()), "submit")
+
+    class Silent(OneByOne):  # has it, and does not say so
+        capabilities = Capabilities(token_ids=True)
+
+    assert not hasattr(Student(Silent()), "submit")
 
 
 def test_a_world_that_cannot_be_made():
