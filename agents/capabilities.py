@@ -8,7 +8,7 @@ from __future__ import annotations
 from agents.protocol import Capabilities
 
 TRANSFORMERS = Capabilities(token_ids=True, logprobs=True, next_token_logprobs=True, follow=True)
-VLLM = Capabilities(token_ids=True, logprobs=True, follow=True, submit=True)
-VLLM_SERVER = Capabilities(token_ids=True, logprobs=True, follow=True, submit=True)
+VLLM = Capabilities(token_ids=True, logprobs=True, schema=True, follow=True, submit=True)
+VLLM_SERVER = Capabilities(token_ids=True, logprobs=True, schema=True, follow=True, submit=True)
 #: An agent rather than a backend: see ``agents.openai_backend``.
-OPENAI = Capabilities(submit=True)
+OPENAI = Capabilities(schema=True, submit=True)

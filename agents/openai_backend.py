@@ -7,7 +7,7 @@ a model can act, demonstrate and be evaluated, and cannot be trained.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -41,6 +41,7 @@ class OpenAIStudent:
         model: the model's name there.
         temperature: of sampling; 0 is greedy.
         max_tokens: most tokens of one message.
+        schema: a JSON schema that each message is held to.
     """
 
     capabilities = OPENAI
@@ -53,11 +54,13 @@ class OpenAIStudent:
         temperature: float = 1.0,
         max_tokens: int = 256,
         batch_size: int = 64,
+        schema: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = self.model = model
         self.client = client
         self.temperature = temperature
         self.max_tokens = max_tokens
+        self.schema = schema
         self._pool = ThreadPoolExecutor(batch_size, thread_name_prefix="openai")
 
     @classmethod
@@ -94,6 +97,9 @@ class OpenAIStudent:
         at_openai = str(self.client.base_url).startswith(OPENAI_ADDRESS)
         limit = "max_completion_tokens" if at_openai else "max_tokens"
         options: dict[str, Any] = {limit: self.max_tokens}
+        if self.schema is not None:
+            held = {"name": "reply", "strict": True, "schema": dict(self.schema)}
+            options["response_format"] = {"type": "json_schema", "json_schema": held}
         try:
             reply = self.client.chat.completions.create(
                 model=self.model,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ovd_envs.errors import RegistrationError
 
@@ -55,7 +55,10 @@ class Request:
     ``key`` names the random numbers: token number t of the reply is drawn with the t-th number
     of the stream of ``key``, so a reply does not depend on what else is in the batch.
     ``temperature`` 0 is greedy. ``session`` names a conversation whose key-value cache may be
-    kept for its next turn.
+    kept for its next turn. ``schema`` is a JSON schema that the reply is held to while it is
+    sampled (where it is not cut at ``max_tokens``, its text is JSON that fits); its
+    log-probabilities are then those among the tokens that the schema allows: nothing is trained on
+    such a reply. A backend that does not declare ``schema`` refuses it.
     """
 
     ids: Sequence[int]
@@ -64,6 +67,7 @@ class Request:
     key: tuple[int, ...] = (0,)
     stop: tuple[str, ...] = ()
     session: str | None = None
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ class Capabilities:
     next_token_logprobs: bool = False
     """Gives the log-probabilities of chosen tokens as the next: ``next_token_logprobs(prompts,
     choices)``, one list for each prompt."""
+    schema: bool = False
+    """Holds a reply to a JSON schema while it is sampled: ``Request.schema``."""
     follow: bool = False
     """Takes new weights: ``follow(model, version)``."""
     submit: bool = False

@@ -160,7 +160,7 @@ class TransformersBackend:
         that mean nothing.
         """
         for request in requests:
-            check_request(request, self.context_length)
+            check_request(request, self.context_length, self.capabilities)
         completions: list[Completion] = []
         for start in range(0, len(requests), self.batch_size):
             completions += self._generate(requests[start : start + self.batch_size])
@@ -332,7 +332,7 @@ class TransformersBackend:
         for start in range(0, len(prompts), self.batch_size):
             batch = [Request(ids, 1) for ids in prompts[start : start + self.batch_size]]
             for request in batch:
-                check_request(request, self.context_length)
+                check_request(request, self.context_length, self.capabilities)
             _, _, logits = self._prefill(batch)
             rows += logits.float().log_softmax(dim=-1)[:, wanted].tolist()
         return rows

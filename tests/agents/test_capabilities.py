@@ -15,12 +15,14 @@ import typer
 from typer.testing import CliRunner
 
 import agents
-from agents.protocol import Capabilities, capabilities_of
+from agents.protocol import Capabilities, Request, capabilities_of
 from agents.registry import backends
 from agents.student import Student
+from agents.transformers_backend import TransformersBackend
 from ovd_envs import OVDError, RegistrationError
 from ovd_envs.commands import register_commands
 from teachers.llm_judge import LLMJudge
+from tests.tiny import tiny_model, tiny_tokenizer
 
 NAMES = ["openai", "transformers", "vllm", "vllm-server"]
 
@@ -154,3 +156,10 @@ def test_an_object_that_does_not_declare_is_refused_by_who_needs_to_know():
 def test_what_needs_tokens_refuses_a_backend_without_any():
     with pytest.raises(OVDError, match=r"^backend 'openai': gives no token ids"):
         agents.load_backend("gpt", backend="openai")
+
+
+def test_a_schema_is_refused_by_who_does_not_declare_it():
+    backend = TransformersBackend(tiny_model(), tiny_tokenizer())
+    assert not backend.capabilities.schema
+    with pytest.raises(OVDError, match=r"^schema: this backend cannot hold a reply"):
+        backend.generate([Request([1, 2], 4, schema={"type": "object"})])
