@@ -6,9 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from agents.episode import Episode, Segment, Turn, read_episodes, write_episodes
-from agents.protocol import Act, Agent, Backend, Completion, Request
+from agents.protocol import (
+    Act,
+    Agent,
+    Backend,
+    Capabilities,
+    Completion,
+    Request,
+    capabilities_of,
+)
 from agents.registry import backends
 from agents.rollout import rollout, stream_episodes
+from ovd_envs.errors import OVDError
 from ovd_envs.options import check_options
 
 if TYPE_CHECKING:
@@ -54,9 +63,12 @@ def load_backend(
     ``backend`` is a name, or NAME:ADDRESS for one that runs elsewhere: "transformers", "vllm",
     "vllm-server:http://localhost:8000". ``dialect`` is "chat", "chat-no-thinking"
     or "inline": see ``TextEnv.dialect``. Raises ``OVDError`` where there is no such model, backend
-    or dialect.
+    or dialect, and for a backend that gives no tokens.
     """
     kind, _, address = backend.partition(":")
+    load = backends.get(kind)
+    if not capabilities_of(load).token_ids:
+        raise OVDError(f"backend {kind!r}: gives no token ids, which are needed here")
     options: dict[str, Any] = {
         "dtype": dtype,
         "device": device,
@@ -65,9 +77,10 @@ def load_backend(
     }
     if address:
         options["address"] = address
-    load = backends.get(kind)
     check_options(f"backend {kind!r}", load, options, [name])
-    return load(name, **options)
+    loaded: Backend = load(name, **options)
+    capabilities_of(loaded)  # a function may say what the class that it makes does not
+    return loaded
 
 
 def load_student(
@@ -86,12 +99,17 @@ def load_student(
     With ``backend`` "openai", or "openai:http://HOST/v1", a chat API writes its messages: they have
     no tokens, and nothing can be trained on them.
     """
-    if backend.partition(":")[0] == "openai":
-        from agents.openai_backend import OPENAI, OpenAIStudent, connect
+    kind, _, address = backend.partition(":")
+    if kind == "openai":
+        from agents.openai_backend import OPENAI_ADDRESS, OpenAIStudent
 
-        client = connect(backend.partition(":")[2] or OPENAI)
-        options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
-        return OpenAIStudent(client, name, batch_size=batch_size, **options)
+        return OpenAIStudent.load(
+            name,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+            address=address or OPENAI_ADDRESS,
+        )
     from agents.student import Student
 
     loaded = load_backend(
@@ -109,6 +127,7 @@ __all__ = [
     "Act",
     "Agent",
     "Backend",
+    "Capabilities",
     "ChatDialect",
     "Completion",
     "Dialect",

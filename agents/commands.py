@@ -14,8 +14,20 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ovd_envs
-from agents.command_options import BACKEND_OPTION, DIALECT_OPTION, ENV_ARGUMENT, ENV_OPTION
+from agents.command_options import (
+    BACKEND_OPTION,
+    DIALECT_OPTION,
+    ENV_ARGUMENT,
+    ENV_OPTION,
+    MAX_TOKENS_OPTION,
+    MODE_OPTION,
+    STUDENT_HELP,
+    WORKERS_OPTION,
+    Pace,
+    choose_pace,
+)
 from agents.play_command import play
+from agents.student_source import ChosenStudent, choose_student
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 
@@ -38,14 +50,8 @@ def register_commands(app: typer.Typer) -> None:
 
 
 def run(
-    env: str = ENV_ARGUMENT,
-    student: str = typer.Option(
-        ...,
-        "--student",
-        "-s",
-        metavar="MODEL",
-        help="Model: an alias (smollm2-135m), a folder or a hub name.",
-    ),
+    env: str | None = ENV_ARGUMENT,
+    student: str = typer.Option(..., "--student", "-s", metavar="MODEL|RUN", help=STUDENT_HELP),
     out: Path = typer.Option(
         ..., "--out", "-o", metavar="FILE", help="JSONL file that the episodes go to."
     ),
@@ -60,13 +66,15 @@ def run(
     temperature: float = typer.Option(
         1.0, metavar="T", min=0.0, help="Sampling temperature; 0 is greedy."
     ),
-    max_tokens: int = typer.Option(256, metavar="N", min=1, help="Most tokens of one message."),
+    max_tokens: int | None = MAX_TOKENS_OPTION,
     batch_size: int = typer.Option(
         64, metavar="N", min=1, help="Most episodes that run at a time."
     ),
     env_option: list[str] = ENV_OPTION,
     dialect: str | None = DIALECT_OPTION,
     backend: str = BACKEND_OPTION,
+    mode: str | None = MODE_OPTION,
+    workers: str = WORKERS_OPTION,
     watch: bool = typer.Option(
         False,
         "--watch",
@@ -81,39 +89,42 @@ def run(
     goes on with the missing ones (and with a larger N).
 
     Example: `ovd run ovd/Math-v0 --student smollm2-135m --tasks 32 --out episodes.jsonl`
+
+    Example: `ovd run --student runs/demo --out episodes.jsonl`
     """
     from rich.console import Console
 
     from agents.episode_log import EpisodeLog
 
     console = Console(stderr=True)
-    options = parse_options(env_option, "--env-option")
-    chosen = choose_tasks(env, options, tasks, split)
+    pace = choose_pace(batch_size, mode, workers)
+    acting = choose_student(
+        student,
+        env,
+        parse_options(env_option, "--env-option"),
+        max_tokens=max_tokens,
+        dialect=dialect,
+    )
+    chosen = choose_tasks(acting.env, acting.env_options, tasks, split)
     requests = [
         (task, (seed, 0, position, index))
         for position, task in enumerate(chosen)
         for index in range(group_size)
     ]
-    settings = {
-        "temperature": temperature,
-        "max_tokens": max_tokens,
-        "env_options": options,
-        "dialect": dialect or ovd_envs.make(env, **options).dialect,
-    }
+    settings = {"temperature": temperature, **acting.settings}
     with EpisodeLog(out) as log:
-        expected = {"env": env, "agent": student, **settings}
+        expected = {"env": acting.env, "agent": student, **settings}
         done = _already_done(log.episodes, requests, expected, out)
         missing = [request for request in requests if request[1] not in done]
         fresh: list[Episode] = []
         if missing:
             fresh = _run_missing(
                 missing,
-                env,
-                student,
+                acting,
                 settings,
                 kept=list(done.values()),
                 backend=backend,
-                batch_size=batch_size,
+                pace=pace,
                 log=log,
                 console=console,
                 watch=watch,
@@ -137,7 +148,7 @@ def run(
         raise typer.Exit(1)
 
 
-def choose_tasks(env: str, options: dict[str, Any], spec: str, split: str) -> list[Task]:
+def choose_tasks(env: str, options: Mapping[str, Any], spec: str, split: str) -> list[Task]:
     """The tasks that ``spec`` means: the first N distinct ones of the split, or those of a file.
 
     Raises ``OVDError``.
@@ -203,34 +214,26 @@ def _already_done(
 
 def _run_missing(
     requests: Requests,
-    env: str,
-    student: str,
+    student: ChosenStudent,
     settings: Mapping[str, Any],
     *,
     kept: Sequence[Episode],
     backend: str,
-    batch_size: int,
+    pace: Pace,
     log: EpisodeLog,
     console: Console,
     watch: bool,
 ) -> list[Episode]:
     """Run and save what is missing. Ctrl-C goes up with a word on what is saved."""
-    import agents
     from agents.episode_bar import EpisodeBar
     from agents.rollout import run_seeded
     from agents.totals import Totals
     from agents.watch import LiveEpisodes
 
-    with console.status(f"loading {student}"):
-        agent = agents.load_student(
-            student,
-            temperature=settings["temperature"],
-            max_tokens=settings["max_tokens"],
-            batch_size=batch_size,
-            dialect=settings["dialect"],
-            backend=backend,
+    with console.status(f"loading {student.name}"):
+        agent = student.load(
+            temperature=settings["temperature"], batch_size=pace["batch_size"], backend=backend
         )
-        agent.name = student
     totals = Totals.of(len(kept) + len(requests), kept)
     fresh: list[Episode] = []
     # What it would draw must be seen by somebody, and standard output may be wanted elsewhere.
@@ -248,11 +251,11 @@ def _run_missing(
         try:
             run_seeded(
                 view.following(agent),
-                env,
+                student.env,
                 requests,
-                env_options=settings["env_options"],
-                batch_size=batch_size,
+                env_options=student.env_options,
                 progress=ended,
+                **pace,
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agents.protocol import Completion, Request
+from agents.protocol import Capabilities, Completion, Request
 from ovd_envs.errors import OVDError
 
 if TYPE_CHECKING:
     from agents.dialect import Dialect
 
 
-def check_request(request: Request, context_length: int) -> None:
-    """Raise ``OVDError`` for an empty prompt, one without room for a reply, meaningless options."""
+def check_request(request: Request, context_length: int, able: Capabilities) -> None:
+    """Raise ``OVDError`` for an empty prompt, one without room for a reply, meaningless options,
+    and what a backend that is ``able`` to do this much cannot do.
+    """
     if not request.ids:
         raise OVDError("an empty prompt: expected at least one token id")
     if request.max_tokens < 1:
@@ -22,6 +24,11 @@ def check_request(request: Request, context_length: int) -> None:
         raise OVDError(f"temperature: expected 0 (greedy) or more, got {request.temperature}")
     if "" in request.stop:
         raise OVDError("stop: expected strings that are not empty, got ''")
+    if request.schema is not None and not able.schema:
+        raise OVDError(
+            "schema: this backend cannot hold a reply to a JSON schema; expected one whose "
+            "capabilities have schema, see `ovd envs`"
+        )
     if len(request.ids) + request.max_tokens > context_length:
         raise OVDError(
             f"a prompt of {len(request.ids)} tokens and a reply of {request.max_tokens}: "

@@ -35,8 +35,8 @@ from agents.stepping import (
 from ovd_envs.errors import OVDError
 from ovd_envs.task import Task
 
-#: Where environments are reset and stepped.
-Workers = Literal["threads", "processes"]
+#: Where environments are reset and stepped; a number is that many processes.
+Workers = Literal["threads", "processes"] | int
 
 #: Share of its last call's seconds that an idle agent waits for more episodes to answer at once:
 #: without, it would be asked for the first that comes, and all others would wait for that call.
@@ -66,7 +66,7 @@ def stream_episodes(
     ``workers`` "threads": environments are reset and stepped in threads, each by one at a time and
     in different ones. "processes": as many processes as there are processors hold them, and each
     process steps one at a time, in its main thread; ``env`` is then a name, or a function that can
-    be pickled.
+    be pickled. A number: as "processes", with that many.
 
     An environment or an agent that raises ends its own episode; a process that dies, the episodes
     in it. An ``OVDError`` and Ctrl-C go up. Closing the generator waits for the steps under way,
@@ -74,16 +74,25 @@ def stream_episodes(
     """
     if batch_size < 1:
         raise OVDError(f"batch_size: expected at least 1, got {batch_size}")
-    if workers not in ("threads", "processes"):
-        raise OVDError(f"workers: expected threads or processes, got {workers!r}")
+    check_workers(workers)
     factory, name = env_factory(env, env_options)
     with contextlib.ExitStack() as stack:
-        if workers == "processes":
-            count = min(batch_size, len(os.sched_getaffinity(0)))
-            factory = stack.enter_context(contextlib.closing(EnvProcesses(factory, count))).make
+        if workers != "threads":
+            count = len(os.sched_getaffinity(0)) if workers == "processes" else workers
+            processes = EnvProcesses(factory, min(batch_size, count))
+            factory = stack.enter_context(contextlib.closing(processes)).make
         stream = _Stream(agent, (factory, name), iter(requests), batch_size, training)
         stack.callback(stream.close)
         yield from stream.run()
+
+
+def check_workers(workers: object) -> None:
+    """Raise ``OVDError`` where there are no such workers."""
+    if workers in ("threads", "processes") or (type(workers) is int and workers > 0):
+        return
+    raise OVDError(
+        f"workers: expected threads, processes or a number of them above 0, got {workers!r}"
+    )
 
 
 @dataclass(slots=True, eq=False)

@@ -7,11 +7,12 @@ a model can act, demonstrate and be evaluated, and cannot be trained.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from agents.capabilities import OPENAI
 from agents.protocol import Act
 from agents.vllm_sampling import seed_of
 from ovd_envs.errors import OVDError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from agents.episode import Episode
 
-OPENAI = "https://api.openai.com/v1"
+OPENAI_ADDRESS = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
 
 #: Tries after the first, by the client: it waits longer each time, or as Retry-After says.
@@ -40,7 +41,10 @@ class OpenAIStudent:
         model: the model's name there.
         temperature: of sampling; 0 is greedy.
         max_tokens: most tokens of one message.
+        schema: a JSON schema that each message is held to.
     """
+
+    capabilities = OPENAI
 
     def __init__(
         self,
@@ -50,12 +54,33 @@ class OpenAIStudent:
         temperature: float = 1.0,
         max_tokens: int = 256,
         batch_size: int = 64,
+        schema: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = self.model = model
         self.client = client
         self.temperature = temperature
         self.max_tokens = max_tokens
+        self.schema = schema
         self._pool = ThreadPoolExecutor(batch_size, thread_name_prefix="openai")
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        temperature: float = 1.0,
+        max_tokens: int = 256,
+        batch_size: int = 64,
+        address: str = OPENAI_ADDRESS,
+    ) -> OpenAIStudent:
+        """The model ``name`` at ``address``: see ``connect``."""
+        return cls(
+            connect(address),
+            name,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+        )
 
     def act(self, episodes: Sequence[Episode]) -> list[Act]:
         """The next message of each episode. Raises ``OVDError`` where the API gives none."""
@@ -69,9 +94,12 @@ class OpenAIStudent:
         import openai
 
         # Newer models of OpenAI refuse the one name, other servers do not know the other.
-        at_openai = str(self.client.base_url).startswith(OPENAI)
+        at_openai = str(self.client.base_url).startswith(OPENAI_ADDRESS)
         limit = "max_completion_tokens" if at_openai else "max_tokens"
         options: dict[str, Any] = {limit: self.max_tokens}
+        if self.schema is not None:
+            held = {"name": "reply", "strict": True, "schema": dict(self.schema)}
+            options["response_format"] = {"type": "json_schema", "json_schema": held}
         try:
             reply = self.client.chat.completions.create(
                 model=self.model,
@@ -99,7 +127,7 @@ def messages_of(episode: Episode) -> list[ChatCompletionMessageParam]:
     return messages
 
 
-def connect(address: str = OPENAI) -> OpenAI:
+def connect(address: str = OPENAI_ADDRESS) -> OpenAI:
     """A client for the API at ``address``; its key comes from the environment, ``OPENAI_API_KEY``.
 
     Raises ``OVDError`` where the address is none, or is elsewhere and there is no key.

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ovd_envs
-from agents.command_options import BACKEND_OPTION, DIALECT_OPTION, ENV_ARGUMENT, ENV_OPTION
-from agents.student_source import StudentSource, find_source
+from agents.command_options import (
+    BACKEND_OPTION,
+    DIALECT_OPTION,
+    ENV_ARGUMENT,
+    ENV_OPTION,
+    MAX_TOKENS_OPTION,
+    STUDENT_HELP,
+)
+from agents.student_source import ChosenStudent, choose_student
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 
@@ -27,14 +34,14 @@ if TYPE_CHECKING:
 
 
 def play(
-    env: str = ENV_ARGUMENT,
+    env: str | None = ENV_ARGUMENT,
     with_student: str | None = typer.Option(
         None,
         "--with-student",
         "-s",
         metavar="MODEL|RUN",
-        help="See at each turn what this student would say, send it or write your own. An alias "
-        "(smollm2-135m), a folder, a hub name, or a run folder (its newest checkpoint).",
+        help="See at each turn what this student would say, send it or write your own. "
+        + STUDENT_HELP,
     ),
     task: str | None = typer.Option(
         None, metavar="ID", help="Id of the task; default: a random one."
@@ -46,12 +53,7 @@ def play(
     temperature: float = typer.Option(
         1.0, metavar="T", min=0.0, help="Sampling temperature of the student; 0 is greedy."
     ),
-    max_tokens: int | None = typer.Option(
-        None,
-        metavar="N",
-        min=1,
-        help="Most tokens of one message of the student; default: the run's, or 256.",
-    ),
+    max_tokens: int | None = MAX_TOKENS_OPTION,
     env_option: list[str] = ENV_OPTION,
     dialect: str | None = DIALECT_OPTION,
     backend: str = BACKEND_OPTION,
@@ -76,23 +78,18 @@ def play(
 
     console = Console()
     options = parse_options(env_option, "--env-option")
-    source = find_source(with_student) if with_student is not None else None
-    if source is not None and source.env == env:
-        options = {**source.env_options, **options}
+    student: ChosenStudent | None = None
+    if with_student is not None:
+        student = choose_student(with_student, env, options, max_tokens=max_tokens, dialect=dialect)
+        env, options = student.env, dict(student.env_options)
+    elif env is None:
+        raise OVDError("ENV: expected the name of an environment, see `ovd envs`")
     seed = random.randrange(10_000) if seed is None else seed
     chosen = _one_task(env, options, task, split, seed)
     with EpisodeLog(out) if out is not None else contextlib.nullcontext() as log:
         agent: Agent | None = None
-        if with_student is not None and source is not None:
-            agent = _beside(
-                console,
-                with_student,
-                source,
-                temperature=temperature,
-                max_tokens=max_tokens or source.max_tokens or 256,
-                dialect=dialect or source.dialect or ovd_envs.make(env, **options).dialect,
-                backend=backend,
-            )
+        if student is not None:
+            agent = _beside(console, student, temperature=temperature, backend=backend)
         hint = "Enter sends, " if with_student is None else f"with {with_student} · "
         console.print(printable(f"{env} · seed {seed} · {hint}Ctrl-C leaves", style="dim"))
         key = (seed, 0, len(log.episodes) if log is not None else 0, 0)
@@ -102,37 +99,14 @@ def play(
     _show_the_score(console, episode, out)
 
 
-def _beside(
-    console: Console,
-    name: str,
-    source: StudentSource,
-    *,
-    temperature: float,
-    max_tokens: int,
-    dialect: str,
-    backend: str,
-) -> Agent:
-    """A person with the student of this name at their side."""
-    import agents
+def _beside(console: Console, student: ChosenStudent, *, temperature: float, backend: str) -> Agent:
+    """A person with this student at their side."""
     from agents.display import printable
     from agents.side_by_side import SideBySide
-    from agents.student import Student
 
-    with console.status(printable(f"loading {name}")):
-        student = agents.load_student(
-            source.model,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            dtype=source.dtype,
-            batch_size=1,
-            dialect=dialect,
-            backend=backend,
-        )
-    student.name = name
-    if isinstance(student, Student):
-        student.max_context = min(source.max_context or student.max_context, student.max_context)
-        student.max_episode_tokens = source.max_episode_tokens
-    return SideBySide(student, console=console)
+    with console.status(printable(f"loading {student.name}")):
+        loaded = student.load(temperature=temperature, batch_size=1, backend=backend)
+    return SideBySide(loaded, console=console)
 
 
 def _let_a_person_act(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from ovd_envs.errors import RegistrationError
 
 if TYPE_CHECKING:
     from agents.dialect import Dialect
@@ -53,7 +55,10 @@ class Request:
     ``key`` names the random numbers: token number t of the reply is drawn with the t-th number
     of the stream of ``key``, so a reply does not depend on what else is in the batch.
     ``temperature`` 0 is greedy. ``session`` names a conversation whose key-value cache may be
-    kept for its next turn.
+    kept for its next turn. ``schema`` is a JSON schema that the reply is held to while it is
+    sampled (where it is not cut at ``max_tokens``, its text is JSON that fits); its
+    log-probabilities are then those among the tokens that the schema allows: nothing is trained on
+    such a reply. A backend that does not declare ``schema`` refuses it.
     """
 
     ids: Sequence[int]
@@ -62,6 +67,7 @@ class Request:
     key: tuple[int, ...] = (0,)
     stop: tuple[str, ...] = ()
     session: str | None = None
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +88,54 @@ class Completion:
     version: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can do, as it declares it itself; who needs something asks here."""
+
+    token_ids: bool = False
+    """Takes token ids and gives the very ids that were sampled (``generate``)."""
+    logprobs: bool = False
+    """Gives the log-probability of each sampled token."""
+    next_token_logprobs: bool = False
+    """Gives the log-probabilities of chosen tokens as the next: ``next_token_logprobs(prompts,
+    choices)``, one list for each prompt."""
+    schema: bool = False
+    """Holds a reply to a JSON schema while it is sampled: ``Request.schema``."""
+    follow: bool = False
+    """Takes new weights: ``follow(model, version)``."""
+    submit: bool = False
+    """Takes requests one by one: ``submit(request)`` returns a ``Future`` of the completion."""
+
+
 @runtime_checkable
 class Backend(Protocol):
-    """What runs a model.
-
-    A backend may also offer ``next_token_logprobs(prompts, choices)``, ``submit(request)``, which
-    returns a ``Future`` of the completion, and ``follow(model, version)``, to be trained with.
-    """
+    """What runs a model: as much as its ``capabilities`` say, beside ``generate``."""
 
     name: str
     dialect: Dialect
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; most easily an attribute of the class."""
+        ...
+
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion for each request, in order."""
         ...
+
+
+def capabilities_of(backend: object) -> Capabilities:
+    """What a backend, its class, or a function that makes one, says that it can do.
+
+    Raises ``RegistrationError`` where it does not say.
+    """
+    # Of a class method, as ``load`` is mostly, it is the class that says it.
+    owner = getattr(backend, "__self__", backend)
+    found = getattr(owner, "capabilities", None)
+    if isinstance(found, Capabilities):
+        return found
+    who = getattr(owner, "__qualname__", type(owner).__qualname__)
+    raise RegistrationError(
+        f"{who}: expected an attribute `capabilities`, an agents.Capabilities that says what the "
+        f"backend can do, got {found!r}"
+    )

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import gymnasium
-
 from agents.episode import Episode
-from agents.free_rollout import Workers, stream_episodes
-from agents.protocol import NO_MESSAGE, Agent
-from agents.stepping import (
-    EnvFactory,
-    ask,
-    begin,
-    close,
-    end,
-    env_factory,
-    fail,
-    finish,
-    new_episode,
-    step,
-)
+from agents.free_rollout import Workers, check_workers, stream_episodes
+from agents.lockstep import run_together
+from agents.protocol import Agent
+from agents.stepping import EnvFactory
 from ovd_envs.env import TextEnv
 from ovd_envs.errors import OVDError
 from ovd_envs.task import Task
@@ -54,11 +41,11 @@ def rollout(
     (``seed``, ``step``, position of the task, index in the group) alone. ``training`` tells the
     environment that the episodes are learned from: see ``TextEnv.reset``.
 
-    In ``mode`` "lockstep" all take a turn together, in this thread: the same batches give the same
-    bits. "free": each goes on as soon as its own reply or step is done, environments in threads;
-    for slow environments and engines that sample as requests come. ``workers`` "processes" takes
-    processes for them. See ``stream_episodes``. Not said, it is "free" for an agent with
-    ``submit`` or with processes, and "lockstep" for any other.
+    In ``mode`` "lockstep" all take a turn together: the same batches give the same bits; see
+    ``run_together``. "free": each goes on as soon as its own reply or step is done, environments
+    in threads; for slow environments and engines that sample as requests come. ``workers``
+    "processes", or a number of them, takes processes for them. See ``stream_episodes``. Not said,
+    it is "free" for an agent with ``submit`` or with processes, and "lockstep" for any other.
 
     An environment or an agent that raises ends its own episode ("error", the traceback kept); an
     ``OVDError`` (bad input, the same for all) and Ctrl-C go up.
@@ -83,6 +70,15 @@ def rollout(
     )
 
 
+def check_mode(mode: object, workers: object) -> None:
+    """Raise ``OVDError`` where ``rollout`` would: before a model is loaded, which takes long."""
+    if mode not in (None, "lockstep", "free"):
+        raise OVDError(f"mode: expected lockstep or free, got {mode!r}")
+    check_workers(workers)
+    if mode == "lockstep" and workers != "threads":
+        raise OVDError(f"workers {workers!r}: expected mode free, got lockstep")
+
+
 def run_seeded(
     agent: Agent,
     env: str | EnvFactory,
@@ -100,12 +96,9 @@ def run_seeded(
     A seed is (run seed, step, position of the task, index in the group): the first three name
     the group.
     """
-    if mode not in (None, "lockstep", "free"):
-        raise OVDError(f"mode: expected lockstep or free, got {mode!r}")
+    check_mode(mode, workers)
     if mode is None:
         mode = "free" if hasattr(agent, "submit") or workers != "threads" else "lockstep"
-    if mode == "lockstep" and workers != "threads":
-        raise OVDError(f"workers {workers!r}: expected mode free, got lockstep")
     if mode == "free":
         return _run_free(
             agent,
@@ -117,28 +110,15 @@ def run_seeded(
             workers=workers,
             progress=progress,
         )
-    factory, name = env_factory(env, env_options)
-    worlds: list[gymnasium.Env[str, str]] = []
-    episodes: list[Episode] = []
-    try:
-        for start in range(0, len(requests), batch_size):
-            batch = [
-                new_episode(task, key, env=name, agent=agent.name)
-                for task, key in requests[start : start + batch_size]
-            ]
-            while len(worlds) < len(batch):
-                worlds.append(factory())
-            _run_batch(agent, worlds[: len(batch)], batch, progress, training=training)
-            episodes += batch
-            for place, episode in enumerate(batch):
-                if episode.error is not None and start + batch_size < len(requests):
-                    # What raised may be broken for good: the next episode gets a new one.
-                    close(worlds[place])
-                    worlds[place] = factory()
-    finally:
-        for world in worlds:
-            close(world)
-    return episodes
+    return run_together(
+        agent,
+        env,
+        requests,
+        env_options=env_options,
+        batch_size=batch_size,
+        training=training,
+        progress=progress,
+    )
 
 
 def _run_free(
@@ -168,36 +148,6 @@ def _run_free(
             if progress is not None:
                 progress(episode)
     return [done[key].pop(0) for _, key in requests]
-
-
-def _run_batch(
-    agent: Agent,
-    worlds: Sequence[gymnasium.Env[str, str]],
-    episodes: Sequence[Episode],
-    progress: Callable[[Episode], None] | None,
-    *,
-    training: bool,
-) -> None:
-    """Step the episodes together until all have ended."""
-    for world, episode in zip(worlds, episodes, strict=True):
-        begin(world, episode, training=training)
-    running = list(zip(worlds, episodes, strict=True))
-    while True:
-        over = [episode for _, episode in running if episode.done]
-        running = [(world, episode) for world, episode in running if not episode.done]
-        finish(agent, over, progress)
-        if not running:
-            return
-        began = time.perf_counter()
-        acts = ask(agent, [episode for _, episode in running])
-        share = (time.perf_counter() - began) / len(running)
-        for (world, episode), act in zip(running, acts, strict=True):
-            if isinstance(act, str):
-                fail(episode, act)
-            elif act.stop in NO_MESSAGE:
-                end(episode, act.stop, truncated=True)
-            else:
-                step(world, episode, act, share)
 
 
 __all__ = ["EnvFactory", "Mode", "TextEnv", "Workers", "rollout", "run_seeded", "stream_episodes"]

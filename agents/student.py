@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from agents.episode import Episode
-from agents.protocol import Act, Backend, Completion, Request
+from agents.protocol import Act, Backend, Completion, Request, capabilities_of
 
 
 class Student:
@@ -18,6 +18,8 @@ class Student:
     together: one with no room left for a reply ends with the reason "context_limit";
     ``max_episode_tokens`` of all its replies together: where they are used up it ends with the
     reason "token_limit".
+
+    Raises ``OVDError`` for a backend that does not declare its capabilities.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Student:
         name: str | None = None,
     ) -> None:
         self.backend = backend
+        self._submits = capabilities_of(backend).submit
         self.temperature = temperature
         self.max_tokens = max_tokens
         limit = int(getattr(backend, "context_length", 1 << 30))
@@ -62,8 +65,10 @@ class Student:
     def submit(self) -> Callable[[Episode], Future[Act]]:
         """As ``act``, for one episode: its act as soon as it is there.
 
-        There is no such method (``AttributeError``) where the backend has no ``submit``.
+        There is no such method (``AttributeError``) where the backend declares none.
         """
+        if not self._submits:
+            raise AttributeError(f"student {self.name!r}: its backend takes no single requests")
         ask: Callable[[Request], Future[Completion]] = self.backend.submit  # type: ignore[attr-defined]
 
         def submit(episode: Episode) -> Future[Act]:

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from agents.capabilities import TRANSFORMERS
 from agents.completion import check_request, complete, reason_to_stop
 from agents.dialects import make_dialect
 from agents.grouped_attention import grouped
@@ -124,6 +125,8 @@ class TransformersBackend:
     that has ended leaves the batch.
     """
 
+    capabilities = TRANSFORMERS
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -187,7 +190,7 @@ class TransformersBackend:
         that mean nothing.
         """
         for request in requests:
-            check_request(request, self.context_length)
+            check_request(request, self.context_length, self.capabilities)
         completions: list[Completion] = []
         with grouped(self.model), self._linears.used():
             for start in range(0, len(requests), self.batch_size):
@@ -375,7 +378,7 @@ class TransformersBackend:
         for start in range(0, len(prompts), self.batch_size):
             batch = [Request(ids, 1) for ids in prompts[start : start + self.batch_size]]
             for request in batch:
-                check_request(request, self.context_length)
+                check_request(request, self.context_length, self.capabilities)
             with grouped(self.model), self._linears.used():
                 _, _, logits = self._prefill(batch)
             rows += logits.float().log_softmax(dim=-1)[:, wanted].tolist()

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from agents.capabilities import VLLM
 from agents.completion import check_request, complete
 from agents.dialects import make_dialect
 from agents.models import resolve_model
@@ -66,6 +67,8 @@ class VLLMBackend:
     ready as soon as it has ended. New weights wait until the replies under way have ended, so that
     every reply has one version of them.
     """
+
+    capabilities = VLLM
 
     def __init__(
         self,
@@ -246,10 +249,15 @@ class VLLMBackend:
     def _load(self, new: _NewWeights) -> None:
         try:
             if isinstance(new.weights, TemporaryDirectory):
-                name, number = f"version-{new.version}", new.version + 2
+                old = self._adapter
+                # A number of its own each time: vLLM takes one that it knows for loaded.
+                number = old.lora_int_id + 1 if old is not None else 1
+                name = f"version-{new.version}-{number}"
                 self._adapter = _adapter_request(name, number, new.weights.name)
-                self._folder = new.weights
                 self._engine.add_lora(self._adapter)
+                if old is not None:
+                    self._engine.remove_lora(old.lora_int_id)  # no reply is under way with it
+                self._folder = new.weights
             else:
                 self._engine.collective_rpc("take_weights", kwargs={"weights": new.weights})
             self._engine.reset_prefix_cache()
@@ -263,14 +271,16 @@ class VLLMBackend:
 
     def _begin(self, asked: _Asked, under_way: dict[str, _Asked]) -> None:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         if not asked.future.set_running_or_notify_cancel():
             return
         request = asked.request
         try:
-            check_request(request, self.context_length)
+            check_request(request, self.context_length, self.capabilities)
             options = sampling_options(self.dialect, request)
+            if held := options.pop("structured_outputs", None):
+                options["structured_outputs"] = StructuredOutputsParams(**held)
             self._number += 1
             self._engine.add_request(
                 str(self._number),

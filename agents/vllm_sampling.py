@@ -20,7 +20,9 @@ def seed_of(key: Sequence[int]) -> int:
 
 def sampling_options(dialect: Dialect, request: Request) -> dict[str, Any]:
     """What vLLM has to be asked for ``request``, in the words of its ``SamplingParams``."""
+    held = {} if request.schema is None else {"structured_outputs": {"json": dict(request.schema)}}
     return {
+        **held,
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "seed": seed_of(request.key),

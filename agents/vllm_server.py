@@ -9,9 +9,11 @@ is how such a server is started (``agents.serve_model`` says what it must be tol
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
@@ -19,6 +21,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
+from agents.capabilities import VLLM_SERVER
 from agents.completion import check_request, complete
 from agents.dialects import make_dialect
 from agents.models import resolve_model
@@ -50,6 +53,19 @@ class _Server:
     updating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+@dataclass(slots=True, eq=False)
+class _Weights:
+    """Weights that the servers have been given, or those that they began with."""
+
+    version: int = 0
+    label: str = "default"
+    """What vLLM calls them; of an adapter, its name."""
+    adapted: bool = False
+    folder: TemporaryDirectory[str] | None = None
+    users: int = 0
+    """Requests under way that were asked of them."""
+
+
 class VLLMServerBackend:
     """A causal language model on one or several vLLM servers.
 
@@ -68,6 +84,8 @@ class VLLMServerBackend:
         OVDError: where no server answers, or one cannot serve tokens.
     """
 
+    capabilities = VLLM_SERVER
+
     def __init__(
         self,
         addresses: Sequence[str],
@@ -82,12 +100,10 @@ class VLLMServerBackend:
             raise OVDError("vllm-server: expected at least one address, http://HOST:PORT")
         self.name = name
         self.dialect = make_dialect(dialect, tokenizer)
-        self.version = 0
-        self._label = "default"  # what vLLM calls the weights that it began with
         self._patience = patience
         self._servers = [_Server(address.rstrip("/")) for address in addresses]
-        self._weights: TemporaryDirectory[str] | None = None
-        self._adapted = False
+        self._weights = _Weights()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._thread.start()
@@ -128,7 +144,7 @@ class VLLMServerBackend:
 
     def submit(self, request: Request) -> Future[Completion]:
         """The completion of ``request``, as soon as it has ended."""
-        check_request(request, self.context_length)
+        check_request(request, self.context_length, self.capabilities)
         return asyncio.run_coroutine_threadsafe(self._ask(request), self._loop)
 
     def follow(self, model: Any, version: int) -> None:
@@ -139,23 +155,32 @@ class VLLMServerBackend:
         """
         folder = TemporaryDirectory(prefix="ovd-weights-")
         model.save_pretrained(folder.name)
-        before, self._weights = self._weights, folder
-        self.version, self._label = version, f"version-{version}"
-        self._adapted = hasattr(model, "peft_config")
-        self._wait(self._update_all())
-        if before is not None:
-            before.cleanup()
+        adapted = hasattr(model, "peft_config")
+        # A label of its own: a server may have had another run's weights of this version.
+        label = f"version-{version}-{secrets.token_hex(4)}"
+        self._wait(self._change(_Weights(version, label, adapted, folder)))
+
+    @property
+    def version(self) -> int:
+        """Version of the weights that are sampled from."""
+        return self._weights.version
 
     def close(self) -> None:
         """Give up what was not answered yet, and let the connections go."""
         if self._loop.is_closed():
             return
-        self._wait(self._client.aclose())
+        self._wait(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        if self._weights is not None:
-            self._weights.cleanup()
+        if self._weights.folder is not None:
+            self._weights.folder.cleanup()
+
+    async def _end(self) -> None:
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self._client.aclose()
 
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -185,11 +210,11 @@ class VLLMServerBackend:
             server.under_way += 1
             try:
                 await asyncio.sleep(max(0.0, server.rests_until - time.monotonic()))
-                version, label = self.version, self._label
-                if self._adapted:
-                    body["model"] = label
-                reply = await self._call(server, "POST", "/inference/v1/generate", body)
-                return self._read(reply["choices"][0], request, version, label)
+                with self._using() as weights:
+                    if weights.adapted:
+                        body["model"] = weights.label
+                    reply = await self._call(server, "POST", "/inference/v1/generate", body)
+                    return self._read(reply["choices"][0], request, weights)
             except _StaleError:
                 await self._try_to_update(server)
             except _GoneError as error:
@@ -207,23 +232,62 @@ class VLLMServerBackend:
         now = time.monotonic()
         return min(self._servers, key=lambda s: (max(0.0, s.rests_until - now), s.under_way))
 
-    def _read(
-        self, choice: dict[str, Any], request: Request, version: int, label: str
-    ) -> Completion:
+    def _read(self, choice: dict[str, Any], request: Request, weights: _Weights) -> Completion:
         if choice.get("finish_reason") == "abort":
             raise _GoneError("the request was aborted")
-        if not self._adapted:  # an adapter's version is its name, which was asked for
+        if not weights.adapted:  # an adapter's version is its name, which was asked for
             versions = {span["version"] for span in choice.get("weight_versions") or ()}
-            if versions - {label} or (version and not versions):
+            if versions - {weights.label} or (weights.version and not versions):
                 raise _StaleError
         ids = choice["token_ids"]
         logprobs = [entry["logprob"] for entry in choice["logprobs"]["content"]]
         try:
-            return complete(self.dialect, request, ids, logprobs, version=version)
+            return complete(self.dialect, request, ids, logprobs, version=weights.version)
         except ValueError as error:
             raise OVDError(
                 f"model {self.name!r}: {error} (the server says {choice.get('finish_reason')!r})"
             ) from error
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[_Weights]:
+        """The newest weights, for a request that is asked of them; the last out lets go of them."""
+        weights = self._weights
+        weights.users += 1
+        try:
+            yield weights
+        finally:
+            weights.users -= 1
+            self._let_go(weights)
+
+    async def _change(self, new: _Weights) -> None:
+        """Sample from ``new`` from now on."""
+        before, self._weights = self._weights, new
+        try:
+            await self._update_all()
+        finally:
+            self._let_go(before)
+        # Whoever follows often must not be ahead of what is let go of.
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    def _let_go(self, weights: _Weights) -> None:
+        """Of weights that are neither the newest nor in use: a folder, and an adapter's name."""
+        if weights.users or weights is self._weights or weights.folder is None:
+            return
+        task = self._loop.create_task(self._unload(weights))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _unload(self, weights: _Weights) -> None:
+        if weights.adapted:
+            named = {"lora_name": weights.label}
+            calls = (
+                self._call(server, "POST", "/v1/unload_lora_adapter", named)
+                for server in self._servers
+            )
+            # One that has gone, or that came back, has no old adapter any more.
+            await asyncio.gather(*calls, return_exceptions=True)
+        if weights.folder is not None:
+            weights.folder.cleanup()
 
     async def _update_all(self) -> None:
         """Give every server that answers the newest weights; the others get them when they do."""
@@ -244,10 +308,11 @@ class VLLMServerBackend:
     async def _update(self, server: _Server) -> None:
         """Give ``server`` the newest weights, once, whoever asks; replies under way end first."""
         async with server.updating:
-            if self._weights is None:
+            weights = self._weights
+            if weights.folder is None:
                 raise OVDError(f"{server.url}: serves other weights than those of the beginning")
-            label, folder = self._label, self._weights.name
-            if self._adapted:
+            label, folder = weights.label, weights.folder.name
+            if weights.adapted:
                 adapter = {"lora_name": label, "lora_path": folder, "load_inplace": True}
                 await self._call(server, "POST", "/v1/load_lora_adapter", adapter)
                 return

@@ -6,7 +6,9 @@ A scripted agent, environments that sleep at each step as a web page would make 
 
 "threads": all places wait at once; the ideal is episodes x turns x latency / places. "processes": a
 twentieth of the episodes, a fifth of the latency; each process steps one environment at a time, so
-the ideal is episodes x turns x latency / processes. The seconds include the start. Prints JSON.
+the ideal is episodes x turns x latency / processes. The seconds include the start. "lockstep": a
+turn of as many environments as there are places, such as wait (in threads, 64 at once) and such as
+are instant, stepped in this thread and in threads. Prints JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 from agents.episode import Episode
 from agents.free_rollout import Workers, stream_episodes
 from agents.protocol import Act
+from agents.rollout import rollout
 from ovd_envs.env import Reply, TextEnv
 from ovd_envs.task import ListTasks, Task
 
@@ -42,8 +45,15 @@ class Slow(TextEnv):
 
     def respond(self, action: str) -> Reply:
         """After a while."""
-        time.sleep(self.latency)
+        if self.latency:
+            time.sleep(self.latency)
         return Reply("And?", end="done" if self.turn >= self.length else None)
+
+
+class Waiting(Slow):
+    """The same, and says so."""
+
+    blocks = True
 
 
 class Script:
@@ -88,8 +98,24 @@ def measure(
     }
 
 
+def turn_of_lockstep(world: type[Slow], latency: float, places: int) -> float:
+    """Milliseconds that one turn of all places takes, from episodes of one turn and of more."""
+    task, more = TASKS.task("train", 0), 5 if latency else 100
+
+    def seconds(turns: int) -> float:
+        began = time.perf_counter()
+        rollout(
+            *(Script(), partial(world, turns, latency), [task]),
+            group_size=places,
+            batch_size=places,
+        )
+        return time.perf_counter() - began
+
+    return 1000 * (seconds(more + 1) - seconds(1)) / more
+
+
 def main() -> None:
-    """Measure both."""
+    """Measure all three."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=2000)
     parser.add_argument("--turns", type=int, default=10)
@@ -102,6 +128,14 @@ def main() -> None:
             "threads", options.episodes, options.turns, options.latency, options.places
         ),
         "processes": measure("processes", few, options.turns, short, options.places),
+        "lockstep": {
+            "environments": options.places,
+            "milliseconds_a_turn": {
+                "waiting": turn_of_lockstep(Waiting, options.latency, options.places),
+                "instant": turn_of_lockstep(Slow, 0.0, options.places),
+                "instant_in_threads": turn_of_lockstep(Waiting, 0.0, options.places),
+            },
+        },
     }
     print(json.dumps(result, indent=2))
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ovd_envs.grade_command import grade
 from ovd_envs.options import parse_options
 from ovd_envs.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -49,6 +53,24 @@ def envs(as_json: Json = False) -> None:
         if found:
             console.print(table)
             console.print()
+        if able := [entry for entry in found if entry.capabilities]:
+            console.print(_abilities(f"{group}: what each can do", able))
+            console.print()
+
+
+def _abilities(title: str, entries: Sequence[Entry]) -> Table:
+    """A row for each entry, a column for each capability."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("name", overflow="fold")
+    names = list(dict.fromkeys(name for entry in entries for name in entry.capabilities))
+    for name in names:
+        table.add_column(name.replace("_", " "))
+    for entry in entries:
+        marks = ("yes" if entry.capabilities.get(name) else "-" for name in names)
+        table.add_row(f"[bold]{_escape(entry.name)}[/bold]", *marks)
+    return table
 
 
 def check(
@@ -96,12 +118,14 @@ def check(
         raise typer.Exit(1)
 
 
-def _plain(entry: Entry) -> dict[str, str]:
+def _plain(entry: Entry) -> dict[str, Any]:
+    able = {"capabilities": dict(entry.capabilities)} if entry.capabilities else {}
     return {
         "name": entry.name,
         "summary": entry.summary,
         "source": entry.source,
         "error": entry.error,
+        **able,
     }
 
 

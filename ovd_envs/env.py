@@ -128,6 +128,10 @@ class TextEnv(gymnasium.Env[str, str], ABC):
     #: (in "inline"): ``</search>``.
     stop_strings: tuple[str, ...] = ()
 
+    #: Whether ``reset`` and ``step`` wait for something outside of this process (the web, a server,
+    #: a sandbox): then a rollout lets several such environments wait at once, each in a thread.
+    blocks: bool = False
+
     def __init__(
         self,
         tasks: TaskSource,

@@ -6,8 +6,8 @@ import contextlib
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -31,6 +31,8 @@ class Entry:
     """The object, or "module:attribute" where it is loaded at first use."""
     error: str = ""
     """Why it cannot be used, where that is known."""
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+    """What it can do, and what not, where entries of its kind say so."""
 
 
 class Registry(Generic[T]):
@@ -39,22 +41,41 @@ class Registry(Generic[T]):
     Args:
         group: entry-point group, e.g. "ovd.judges".
         kind: the word for one entry in messages, e.g. "judge".
+        describe: the capabilities that an object declares; raises ``RegistrationError`` where it
+            declares none.
     """
 
     #: Every registry of this process, in the order in which they were made (for ``ovd envs``).
     everywhere: ClassVar[list[Registry[Any]]] = []
 
-    def __init__(self, group: str, kind: str = "") -> None:
+    def __init__(
+        self,
+        group: str,
+        kind: str = "",
+        *,
+        describe: Callable[[T], Mapping[str, bool]] | None = None,
+    ) -> None:
         Registry.everywhere.append(self)
         self.group = group
         self.kind = kind or group.rpartition(".")[2].rstrip("s")
+        self._describe = describe
         self._entries: dict[str, Entry] = {}
         self._scanned = False
 
-    def register(self, name: str, target: T | str, summary: str = "", *, source: str = "") -> None:
+    def register(
+        self,
+        name: str,
+        target: T | str,
+        summary: str = "",
+        *,
+        source: str = "",
+        capabilities: Mapping[str, bool] | None = None,
+    ) -> None:
         """Register ``target`` (an object or "module:attribute") under ``name``.
 
-        Raises ``RegistrationError`` where the name stands for something else already.
+        ``capabilities`` are what it declares, for a list that does not load it. Raises
+        ``RegistrationError`` where the name stands for something else already, and where the
+        object does not declare what it can do, though entries of its kind must.
         """
         known = self._entries.get(name)
         if known is not None and known.target != target:
@@ -64,7 +85,13 @@ class Registry(Generic[T]):
         if not source:
             where = target.partition(":")[0] if isinstance(target, str) else target
             source = where if isinstance(where, str) else getattr(where, "__module__", "?")
-        self._entries[name] = Entry(name, summary or _summary(target), source, target)
+        if capabilities is None and not isinstance(target, str):
+            try:
+                capabilities = self._declared(target)
+            except RegistrationError as error:
+                raise RegistrationError(f"{self.kind} {name!r}: {error}") from error
+        about = summary or _summary(target)
+        self._entries[name] = Entry(name, about, source, target, capabilities=capabilities or {})
 
     def names(self) -> list[str]:
         """All names, sorted; nothing is loaded."""
@@ -93,26 +120,37 @@ class Registry(Generic[T]):
                 loaded = getattr(loaded, part)
         except Exception as error:  # somebody else's module can fail in any way
             reason = f"{entry.target} does not load ({type(error).__name__}: {error})"
-            self._entries[name] = replace(entry, error=reason)
-            raise RegistrationError(
-                f"{self.kind} {name!r} from {entry.source}: {reason}"
-            ) from error
+            raise self._unusable(entry, reason) from error
+        try:
+            declared = self._declared(loaded)
+        except RegistrationError as error:
+            raise self._unusable(entry, str(error)) from error
         summary = entry.summary or _summary(loaded)
-        self._entries[name] = replace(entry, target=loaded, summary=summary)
+        self._entries[name] = replace(entry, target=loaded, summary=summary, capabilities=declared)
         return cast(T, loaded)
 
     def entries(self) -> list[Entry]:
-        """Every entry, by name; what comes without a summary is loaded to read its docstring.
+        """Every entry, by name; what comes without a summary is loaded to read its docstring, and
+        what comes without the capabilities of its kind, to read these.
 
         What does not load is listed with its ``error``.
         """
         self._scan()
         for name, entry in list(self._entries.items()):
-            if not entry.summary and not entry.error:
+            unknown = self._describe is not None and not entry.capabilities
+            if (unknown or not entry.summary) and not entry.error:
                 # Where it fails, the entry tells why from now on.
                 with contextlib.suppress(RegistrationError):
                     self.get(name)
         return [self._entries[name] for name in sorted(self._entries)]
+
+    def _unusable(self, entry: Entry, reason: str) -> RegistrationError:
+        """The entry keeps its reason; what to raise now."""
+        self._entries[entry.name] = replace(entry, error=reason)
+        return RegistrationError(f"{self.kind} {entry.name!r} from {entry.source}: {reason}")
+
+    def _declared(self, target: T) -> Mapping[str, bool]:
+        return {} if self._describe is None else self._describe(target)
 
     def refresh(self) -> None:
         """Look for entry points again at the next use (after something was installed)."""

@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from agents.episode import Episode
-from agents.protocol import Backend, Completion, Request
+from agents.protocol import Backend, Completion, Request, capabilities_of
 from ovd_envs.errors import OVDError
 from teachers.fence import MAX_CHARACTERS, FencedEpisode, fence
 from teachers.judge_reply import Fault, Reply, parse_reply
@@ -70,7 +70,8 @@ class LLMJudge:
         max_characters: of an episode; a longer one loses the middle of its longest parts.
         batch_size: episodes asked for together.
 
-    Raises ``OVDError`` for an unknown option or a backend that lacks what ``reply`` needs.
+    Raises ``OVDError`` for an unknown option, a backend that lacks what ``reply`` needs, and one
+    that does not declare its capabilities.
     """
 
     def __init__(
@@ -105,7 +106,8 @@ class LLMJudge:
         self.max_tokens = max_tokens
         self.max_characters = max_characters
         self.batch_size = batch_size
-        self._logprobs: Any = getattr(backend, "next_token_logprobs", None)
+        able, offered = capabilities_of(backend), cast(Any, backend)
+        self._logprobs: Any = offered.next_token_logprobs if able.next_token_logprobs else None
         if reply == "digit" and self._logprobs is None:
             raise OVDError(
                 f"reply: 'digit' needs next-token logprobs, which backend {backend.name!r} "

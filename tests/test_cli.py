@@ -106,7 +106,8 @@ def test_version(run):
     ("arguments", "expected"),
     [
         (["no-such-command"], "No such command 'no-such-command'. (see `ovd --help`)"),
-        (["play"], "Missing argument"),
+        (["check"], "Missing argument"),
+        (["play"], "ENV: expected the name of an environment, see `ovd envs`"),
         (["play", "ovd/Math-v0", "--sed", "1"], "(see `ovd play --help`)"),
         (["play", "ovd/Math-v0", "--seed", "x"], "'--seed'"),
         (["play", "ovd/Moth-v0"], "did you mean 'ovd/Math-v0'?"),

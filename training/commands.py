@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-import ovd_envs
-from agents.command_options import BACKEND_OPTION, DIALECT_OPTION
+from agents.command_options import (
+    BACKEND_OPTION,
+    DIALECT_OPTION,
+    ENV_ARGUMENT,
+    ENV_OPTION,
+    MAX_TOKENS_OPTION,
+    MODE_OPTION,
+    STUDENT_HELP,
+    WORKERS_OPTION,
+    Pace,
+    choose_pace,
+)
 from agents.commands import choose_tasks
-from agents.student_source import StudentSource, find_source, readers
+from agents.student_source import ChosenStudent, StudentSource, choose_student, readers
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 from training.registry import algorithms  # noqa: F401 - `ovd envs` lists what is imported
@@ -48,7 +58,7 @@ def _run_student(name: str) -> StudentSource | None:
     )
 
 
-readers.append(_run_student)  # so `ovd play --with-student RUN` knows run folders
+readers.append(_run_student)  # so every command that takes a student knows run folders
 
 
 def train(
@@ -121,19 +131,9 @@ def _show_episodes(console: Any, trainer: Any) -> None:
 
 
 def evaluate(
-    env: str | None = typer.Argument(
-        None,
-        metavar="ENV",
-        help="Name of an environment, see `ovd envs`; default for a run folder: the run's own.",
-        show_default=False,
-    ),
+    env: str | None = ENV_ARGUMENT,
     student: str | None = typer.Option(
-        None,
-        "--student",
-        "-s",
-        metavar="MODEL|RUN",
-        help="Model: an alias (smollm2-135m), a folder, a hub name, or a run folder (its newest "
-        "checkpoint).",
+        None, "--student", "-s", metavar="MODEL|RUN", help=STUDENT_HELP
     ),
     engine: str | None = typer.Option(
         None,
@@ -153,21 +153,15 @@ def evaluate(
     temperature: float = typer.Option(
         0.0, metavar="T", min=0.0, help="Sampling temperature; 0 is greedy."
     ),
-    max_tokens: int | None = typer.Option(
-        None, metavar="N", min=1, help="Most tokens of one message; default: the run's, or 256."
-    ),
+    max_tokens: int | None = MAX_TOKENS_OPTION,
     batch_size: int = typer.Option(
         64, metavar="N", min=1, help="Most episodes that run at a time."
     ),
-    env_option: list[str] = typer.Option(
-        [],
-        "--env-option",
-        "-e",
-        metavar="KEY=VALUE",
-        help="An option of the environment; default for a run folder: the run's own.",
-    ),
+    env_option: list[str] = ENV_OPTION,
     dialect: str | None = DIALECT_OPTION,
     backend: str = BACKEND_OPTION,
+    mode: str | None = MODE_OPTION,
+    workers: str = WORKERS_OPTION,
     compare: str | None = typer.Option(
         None,
         "--compare",
@@ -198,41 +192,32 @@ def evaluate(
         return
     if student is None:
         raise OVDError("--student: expected ENV and --student MODEL, or --engine NAME:VALUE")
-    options = parse_options(env_option, "--env-option")
-    source = find_source(student)
-    env = env or source.env
-    if env is None:
-        raise OVDError(f"ENV: expected the name of an environment, for {student!r} is no run")
-    if env == source.env:
-        options = {**source.env_options, **options}
+    pace = choose_pace(batch_size, mode, workers)
+    acting = choose_student(
+        student,
+        env,
+        parse_options(env_option, "--env-option"),
+        max_tokens=max_tokens,
+        dialect=dialect,
+    )
     if samples > 1 and temperature == 0:
         raise OVDError("--samples: greedy samples are all the same; expected --temperature above 0")
-    chosen = choose_tasks(env, options, tasks, split)
+    chosen = choose_tasks(acting.env, acting.env_options, tasks, split)
     other = _other_episodes(compare) if compare is not None else None
     result, episodes = _run_episodes(
-        env,
+        acting,
         chosen,
-        options,
-        {
-            "model": source.model,
-            "name": student,
-            "temperature": temperature,
-            "max_tokens": max_tokens or source.max_tokens or 256,
-            "max_context": source.max_context,
-            "max_episode_tokens": source.max_episode_tokens,
-            "dtype": source.dtype,
-            "dialect": dialect or source.dialect or ovd_envs.make(env, **options).dialect,
-            "backend": backend,
-        },
+        temperature=temperature,
+        backend=backend,
         samples=samples,
         seed=seed,
-        batch_size=batch_size,
+        pace=pace,
     )
     if out is not None:
         from agents.episode import write_episodes
 
         write_episodes(out, episodes)
-    result = {"env": env, "student": student, **result}
+    result = {"env": acting.env, "student": student, **result}
     if other is not None:
         from training.evaluation import compare as paired
 
@@ -269,49 +254,37 @@ def _evaluate_engine(spec: str, tasks: str, k: int, as_json: bool) -> None:
 
 
 def _run_episodes(
-    env: str,
+    student: ChosenStudent,
     tasks: Sequence[Task],
-    options: Mapping[str, Any],
-    student: Mapping[str, Any],
     *,
+    temperature: float,
+    backend: str,
     samples: int,
     seed: int,
-    batch_size: int,
+    pace: Pace,
 ) -> tuple[dict[str, Any], list[Episode]]:
     """Load the student and evaluate it behind a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import Progress
 
-    import agents
-    from agents.student import Student
     from training.evaluation import evaluate as run_evaluation
 
     console = Console(stderr=True)
-    with console.status(f"loading {student['name']}"):
-        agent = agents.load_student(
-            student["model"],
-            temperature=student["temperature"],
-            max_tokens=student["max_tokens"],
-            dtype=student["dtype"],
-            batch_size=batch_size,
-            dialect=student["dialect"],
-            backend=student["backend"],
+    with console.status(f"loading {student.name}"):
+        agent = student.load(
+            temperature=temperature, batch_size=pace["batch_size"], backend=backend
         )
-        agent.name = student["name"]
-        if isinstance(agent, Student):
-            agent.max_context = min(student["max_context"] or agent.max_context, agent.max_context)
-            agent.max_episode_tokens = student["max_episode_tokens"]
     with Progress(console=console) as progress:
         bar = progress.add_task("episodes", total=len(tasks) * samples)
         return run_evaluation(
             agent,
-            env,
+            student.env,
             tasks,
             samples=samples,
             seed=seed,
-            env_options=options,
-            batch_size=batch_size,
+            env_options=student.env_options,
             progress=lambda _: progress.advance(bar),
+            **pace,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.episode import Episode
 from agents.protocol import Agent
-from agents.rollout import rollout
+from agents.rollout import Mode, Workers, rollout
 from ovd_envs.errors import OVDError
 from ovd_envs.task import Task
 from training.statistics import mean_interval, paired_test, pass_at_k, wilson
@@ -29,11 +29,14 @@ def evaluate(
     seed: int = 0,
     env_options: Mapping[str, Any] | None = None,
     batch_size: int = 64,
+    mode: Mode | None = None,
+    workers: Workers = "threads",
     progress: Callable[[Episode], None] | None = None,
 ) -> tuple[dict[str, Any], list[Episode]]:
     """Run ``samples`` episodes of every task; the numbers as plain JSON, and the episodes.
 
-    See ``summarize``. Raises ``OVDError`` where there are no tasks.
+    See ``summarize``, and ``agents.rollout`` for the options. Raises ``OVDError`` where there are
+    no tasks.
     """
     if not tasks:
         raise OVDError("nothing to evaluate: expected at least one task")
@@ -46,6 +49,8 @@ def evaluate(
         seed=seed,
         env_options=env_options,
         batch_size=batch_size,
+        mode=mode,
+        workers=workers,
         progress=progress,
     )
     seconds = time.perf_counter() - began

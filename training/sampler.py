@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import agents
-from agents.protocol import Backend
+from agents.protocol import Backend, capabilities_of
 from agents.student import Student
 from agents.transformers_backend import TransformersBackend
 from ovd_envs.options import check_options
@@ -39,10 +39,13 @@ def make_sampler(
             batch_size=config.rollout.batch_size,
             dialect=dialect,
         )
-    if config.backend.name == "openai":
+    load = agents.backends.get(config.backend.name)
+    able = capabilities_of(load)
+    if not (able.token_ids and able.logprobs and able.follow):
         raise ConfigError(
-            "backend 'openai': a chat API gives no exact tokens and takes no weights; nothing can "
-            "be trained with it (expected transformers, vllm or vllm-server)"
+            f"backend {config.backend.name!r}: nothing can be trained with it, for it does not "
+            "give exact tokens with their log-probabilities and take new weights (expected "
+            "transformers, vllm or vllm-server)"
         )
     adapted = hasattr(model, "peft_config")
     options = config.backend.options
@@ -54,15 +57,9 @@ def make_sampler(
         "batch_size": config.rollout.batch_size,
         "dialect": dialect,
     }
-    load = agents.backends.get(config.backend.name)
     check_options(f"backend {config.backend.name!r}", load, options, [place])
     base = _base(place)
     backend: Any = load(base, **options)
-    if not hasattr(backend, "follow"):
-        raise ConfigError(
-            f"backend {config.backend.name!r}: expected one that gives tokens and takes new "
-            "weights (transformers, vllm, vllm-server), for it cannot be trained with"
-        )
     backend.name = config.student
     if base != place:  # the student begins with an adapter on that base
         backend.follow(model, 0)

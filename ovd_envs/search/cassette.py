@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovd_envs.append_log import AppendLog
 from ovd_envs.errors import OVDError
-from ovd_envs.search.protocol import SearchEngine, SearchError, SearchResult
+from ovd_envs.search.protocol import SearchEngine, SearchError, SearchResult, blocks
 from ovd_envs.search.registry import EngineSpec, make_engine
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class CassetteEngine:
         self._tape = _Tape(Path(file), self._engine)
         self._prefix = prefix
         self.name = f"cassette:{self._tape.engine_name}"
+        self.blocks = blocks(self._engine)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[SearchResult]]:
         """The recorded results of each query; see the class for one that was not recorded."""

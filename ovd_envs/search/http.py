@@ -70,6 +70,8 @@ class HttpEngine:
             first, and the second from the moment that the server asks for it.
     """
 
+    blocks = True
+
     def __init__(
         self,
         url: str,

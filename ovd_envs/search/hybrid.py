@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovd_envs.errors import OVDError
-from ovd_envs.search.protocol import SearchResult
+from ovd_envs.search.protocol import SearchResult, blocks
 from ovd_envs.search.registry import EngineSpec, make_engine
 from ovd_envs.task import Task
 
@@ -38,6 +38,7 @@ class HybridEngine:
             raise OVDError(f"engines: expected two or more, got {len(engines)}")
         self._engines = [make_engine(spec) for spec in engines]
         self.name = f"hybrid({', '.join(engine.name for engine in self._engines)})"
+        self.blocks = any(map(blocks, self._engines))
 
     def search(self, queries: Sequence[str], k: int) -> list[list[SearchResult]]:
         """For each query, in order, at most ``k`` results, the best first."""

@@ -45,6 +45,10 @@ class SearchEngine(Protocol):
     An engine may also define ``close()``. Use it as a context manager through
     ``contextlib.closing`` where it does.
 
+    An engine whose searches wait for something outside of this process, and that may be asked from
+    several threads at once, may say so: ``blocks = True``. Environments that search in it are then
+    stepped in threads (``TextEnv.blocks``).
+
     An engine that must know whose search it is (one that a model plays) may define
     ``for_task(task: Task, *, training_step: int | None) -> SearchEngine``: the engine for one
     episode of ``task``. An environment calls it at each reset where it is there, and searches in
@@ -62,3 +66,8 @@ class SearchEngine(Protocol):
         ``SearchError`` where the search itself fails, and ``OVDError`` where ``k`` is below 1.
         """
         ...
+
+
+def blocks(part: object) -> bool:
+    """Whether an engine, or a reader of pages, says that it blocks."""
+    return bool(getattr(part, "blocks", False))

@@ -61,6 +61,8 @@ class WebEngine:
         OVDError: for an unknown provider, a limit that is not positive, or a missing key.
     """
 
+    blocks = True
+
     def __init__(
         self,
         provider: str,

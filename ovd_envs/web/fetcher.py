@@ -66,6 +66,8 @@ class Fetcher:
         OVDError: for a limit that is not positive, or a host that is none.
     """
 
+    blocks = True
+
     def __init__(
         self,
         *,

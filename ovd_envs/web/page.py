@@ -24,7 +24,7 @@ class Page:
 
 @runtime_checkable
 class PageReader(Protocol):
-    """Reads pages by their addresses."""
+    """Reads pages by their addresses; ``blocks = True`` means what it means for a search engine."""
 
     def read(self, url: str) -> Page:
         """The page at ``url``. Raises ``FetchError`` where it cannot be had; nothing else."""

@@ -10,7 +10,7 @@ from typing import Any
 from ovd_envs.env import Budget, Reply, TextEnv
 from ovd_envs.errors import OVDError
 from ovd_envs.grading.qa import NORMALIZATIONS, grade_qa
-from ovd_envs.search.protocol import SearchEngine, SearchError, SearchResult
+from ovd_envs.search.protocol import SearchEngine, SearchError, SearchResult, blocks
 from ovd_envs.search.registry import EngineSpec, shared_engine
 from ovd_envs.sources import shared_source
 from ovd_envs.task import Task, TaskSource
@@ -122,6 +122,7 @@ class WebQAEnv(TextEnv):
         self.search = search
         self.engine: SearchEngine = shared_engine(engine)
         self.reader = _reader(reader)
+        self.blocks = search and (blocks(self.engine) or blocks(self.reader))
         super().__init__(
             shared_source(source),
             split=split,

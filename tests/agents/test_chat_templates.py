@@ -19,7 +19,7 @@ from agents.dialect import DialectError
 from agents.dialects import make_dialect
 from agents.episode import Episode, Turn
 from agents.inline_dialect import InlineDialect
-from agents.protocol import Completion
+from agents.protocol import Capabilities, Completion
 from agents.student import Student
 from ovd_envs.task import Task
 from ovd_envs.webqa.action import Action
@@ -73,6 +73,7 @@ class Replayer:
     """A backend that samples given messages, and remembers what it was asked."""
 
     name = "replayer"
+    capabilities = Capabilities(token_ids=True, logprobs=True)
     context_length = 100_000
 
     def __init__(self, dialect, messages: list[tuple[str, str]]) -> None:

@@ -1,5 +1,6 @@
 """`ovd run` and `ovd play`: files, resuming, Ctrl-C, errors; with a scripted student."""
 
+import importlib
 import io
 import json
 from concurrent.futures import Future
@@ -244,6 +245,48 @@ def test_watch_shows_each_episode(ovd, student, tmp_path):
     _, printed = ovd(*run(tmp_path / "out.jsonl", "--tasks", 2, "--watch"))
     for task in make(ENV).tasks.distinct("test", 2):
         assert task.question in printed.err
+
+
+@pytest.mark.parametrize(
+    ("more", "pace"),
+    [
+        ((), {"mode": None, "workers": "threads", "batch_size": 64}),
+        (("--mode", "free"), {"mode": "free", "workers": "threads", "batch_size": 64}),
+        (
+            ("--workers", "2", "--batch-size", 3),
+            {"mode": None, "workers": 2, "batch_size": 3},
+        ),
+    ],
+)
+def test_how_the_episodes_are_run(ovd, student, tmp_path, monkeypatch, more, pace):
+    def spy(*arguments, **options):
+        passed.update({name: options[name] for name in pace})
+        return run_seeded(*arguments, **{**options, "workers": "threads"})
+
+    passed: dict[str, object] = {}
+    rollout = importlib.import_module("agents.rollout")  # `agents.rollout` is the function
+    run_seeded = rollout.run_seeded
+    monkeypatch.setattr(rollout, "run_seeded", spy)
+    code, printed = ovd(*run(tmp_path / "e.jsonl", "--tasks", 3, *more, "--json"))
+    assert (code, passed) == (0, pace)
+    assert json.loads(printed.out)["episodes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--mode", "lockstep", "--workers", "processes"), "^workers 'processes': expected mode"),
+        (("--mode", "lockstep", "--workers", "2"), "^workers 2: expected mode free, got lockstep$"),
+        (("--mode", "fast"), "^mode: expected lockstep or free, got 'fast'$"),
+        (("--workers", "0"), "^workers: expected threads, processes or a number"),
+        (("--workers", "-1"), "^workers: expected threads, processes or a number"),
+    ],
+)
+def test_what_cannot_be_run_is_told_before_a_model_is_loaded(ovd, tmp_path, more, message):
+    # No such model: it would be what is told.
+    with pytest.raises(OVDError, match=message):
+        ovd("run", ENV, "--student", "/none/there", "--out", tmp_path / "e.jsonl", *more)
+    assert not (tmp_path / "e.jsonl").exists()
 
 
 def test_play_from_a_pipe_saves_an_episode_in_the_same_form(ovd, tmp_path, monkeypatch):

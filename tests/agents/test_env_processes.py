@@ -108,6 +108,12 @@ def test_the_same_episodes_as_in_this_process(tmp_path):
     assert str(os.getpid()) not in closed
 
 
+def test_as_many_processes_as_are_asked_for(tmp_path):
+    factory = partial(World, marks=str(tmp_path))
+    rollout(Speaker(), factory, TASKS, batch_size=6, workers=3)
+    assert len({path.name.partition("-")[0] for path in tmp_path.iterdir()}) == 3
+
+
 def test_a_registered_environment_by_its_name():
     tasks = ovd_envs.make("ovd/Math-v0").tasks.distinct("test", 3)
     options = {"env_options": {"attempts": 2}, "group_size": 2}
@@ -167,7 +173,7 @@ def test_what_cannot_be_sent_to_a_process_is_named():
         rollout(Speaker(), lambda: World(), TASKS, workers="processes")
     with pytest.raises(OVDError, match=r"^workers 'processes': expected mode free, got lockstep$"):
         rollout(Speaker(), World, TASKS, workers="processes", mode="lockstep")
-    with pytest.raises(OVDError, match=r"^workers: expected threads or processes, got 'thread'$"):
+    with pytest.raises(OVDError, match=r"^workers: expected threads, processes or .*'thread'$"):
         rollout(Speaker(), World, TASKS, workers="thread")
 
 

@@ -17,7 +17,7 @@ import pytest
 import ovd_envs
 from agents import free_rollout, rollout
 from agents.free_rollout import stream_episodes
-from agents.protocol import Act, Completion
+from agents.protocol import Act, Capabilities, Completion
 from agents.student import Student
 from agents.transformers_backend import TransformersBackend
 from ovd_envs.env import Reply, TextEnv
@@ -203,6 +203,8 @@ def test_an_agent_that_is_asked_for_each_by_itself():
 class OneByOne:
     """A backend whose replies come as futures, from the real tiny model."""
 
+    capabilities = Capabilities(token_ids=True, logprobs=True, submit=True)
+
     def __init__(self):
         self.inner = TransformersBackend(tiny_model(), tiny_tokenizer(), name="tiny")
         self.inner.dialect.stop_ids |= frozenset(range(0, 256, 6))
@@ -233,6 +235,11 @@ def test_a_student_samples_the_tokens_of_lockstep(max_context):
 def test_a_student_submits_only_where_its_backend_does():
     assert not hasattr(Student(OneByOne().inner), "submit")
     assert hasattr(Student(OneByOne()), "submit")
+
+    class Silent(OneByOne):  # has it, and does not say so
+        capabilities = Capabilities(token_ids=True)
+
+    assert not hasattr(Student(Silent()), "submit")
 
 
 def test_a_world_that_cannot_be_made():
@@ -580,6 +587,10 @@ def test_who_leaves_gives_up_the_replies_that_have_not_begun():
     [
         ({"mode": "fast"}, "mode: expected lockstep or free, got 'fast'"),
         ({"mode": "free", "batch_size": 0}, "expected at least 1, got 1, 0"),
+        ({"workers": "fibers"}, "workers: expected threads, processes or a number .* 'fibers'"),
+        ({"workers": 0}, "workers: expected threads, processes or a number .* above 0, got 0"),
+        ({"workers": True}, "workers: expected threads, processes or a number .* got True"),
+        ({"mode": "lockstep", "workers": 2}, "workers 2: expected mode free, got lockstep"),
     ],
 )
 def test_bad_options(options, reason):

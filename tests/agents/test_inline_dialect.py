@@ -19,7 +19,7 @@ from agents.dialects import DIALECTS, make_dialect
 from agents.episode import Episode, Turn
 from agents.inline_dialect import InlineDialect
 from agents.models import resolve_model
-from agents.protocol import Completion
+from agents.protocol import Capabilities, Completion
 from agents.student import Student
 from ovd_envs.errors import OVDError
 from ovd_envs.task import Task
@@ -80,6 +80,7 @@ class Recorder:
     """A backend that writes given ids, as (ids, stop, text, stop string), and keeps its prompts."""
 
     name = "recorder"
+    capabilities = Capabilities(token_ids=True, logprobs=True)
     context_length = 100_000
 
     def __init__(self, dialect: InlineDialect, replies: list[Completion]) -> None:

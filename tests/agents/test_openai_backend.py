@@ -146,3 +146,16 @@ def test_what_is_missing_is_named(monkeypatch, backend, said):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(OVDError, match=said):
         agents.load_student("gpt", backend=backend)
+
+
+def test_messages_that_are_held_to_a_schema(api):
+    server = api(says('{"score": 3}'))
+    schema = {"type": "object", "properties": {"score": {"type": "integer"}}}
+    OpenAIStudent(connect(server.url), "m", schema=schema).act([episode()])
+    OpenAIStudent(connect(server.url), "m").act([episode()])
+    held, free = server.asked
+    assert held["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "reply", "strict": True, "schema": schema},
+    }
+    assert "response_format" not in free

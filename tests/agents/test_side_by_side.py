@@ -12,7 +12,7 @@ from agents import rollout
 from agents.chat_dialect import ChatDialect
 from agents.episode import read_episodes, write_episodes
 from agents.human import Left
-from agents.protocol import Completion
+from agents.protocol import Capabilities, Completion
 from agents.scripted import ScriptedAgent
 from agents.side_by_side import SideBySide
 from agents.student import Student
@@ -240,6 +240,7 @@ def test_a_thinking_student_whose_past_thoughts_are_dropped():
     dialect = ChatDialect(made_tokenizer("qwen3"))
 
     class Thinker:
+        capabilities = Capabilities(token_ids=True, logprobs=True)
         name, context_length = "thinker", 10_000
         asked, said = [], []
 

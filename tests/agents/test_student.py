@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agents.chat_dialect import ChatDialect
 from agents.episode import Episode, Turn
 from agents.inline_dialect import InlineDialect
-from agents.protocol import Act, Agent, Completion, Request
+from agents.protocol import Act, Agent, Capabilities, Completion, Request
 from agents.student import Student
 from ovd_envs.task import Task
 from tests.tiny import tiny_tokenizer
@@ -24,6 +24,7 @@ class Recorder:
     """A backend that writes given or random ids, and remembers what it was asked."""
 
     name = "recorder"
+    capabilities = Capabilities(token_ids=True, logprobs=True)
 
     def __init__(self, replies: list[tuple[list[int], str]] | None = None, context: int = 10_000):
         self.dialect = DIALECT
@@ -246,7 +247,7 @@ def test_finish_lets_go_of_the_sessions():
     assert backend.released == [e.id for e in episodes]
 
     class Bare:  # a backend that keeps nothing has nothing to release
-        name, dialect = "bare", DIALECT
+        name, dialect, capabilities = "bare", DIALECT, Recorder.capabilities
 
     Student(Bare()).finish(episodes)
 

@@ -1,5 +1,6 @@
 """A real vLLM engine, in this process, with the real student: beside transformers, in float32."""
 
+import json
 from concurrent.futures import Future
 
 import pytest
@@ -143,6 +144,60 @@ def test_bad_requests_are_refused_and_harm_nobody(backend):
     assert len(good.result().ids) == 4
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "reason": {"type": "string", "maxLength": 30},
+        "score": {"type": "integer", "minimum": 0, "maximum": 9},
+    },
+    "required": ["reason", "score"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_a_reply_is_held_to_a_schema(backend, temperature):
+    """The student was never trained to write JSON: without the schema it writes none."""
+    options = {"max_tokens": 96, "temperature": temperature}
+    free = backend.generate([Request(ids, **options) for ids in prompts(backend)])
+    held = backend.generate([Request(ids, **options, schema=SCHEMA) for ids in prompts(backend)])
+    assert not any(c.text.lstrip().startswith("{") for c in free)
+    for completion in held:
+        assert completion.stop == "end_of_turn"
+        value = json.loads(completion.text)
+        assert value.keys() == {"reason", "score"}
+        assert type(value["reason"]) is str
+        assert value["score"] in range(10)
+        # What was sampled, token by token: the end of turn too, and nothing re-tokenised.
+        assert completion.ids[-1] in backend.dialect.stop_ids
+        assert backend.dialect.decode(completion.ids) == completion.text
+        assert len(completion.logprobs) == len(completion.ids)
+        assert all(logprob <= 0 for logprob in completion.logprobs)
+
+
+def test_logprobs_of_a_held_reply_are_those_among_what_is_allowed(backend, reference):
+    schema = {"enum": list(range(10))}
+    requests = [
+        Request(ids, 4, temperature=1.0, key=(n,), schema=schema)
+        for n, ids in enumerate(prompts(backend))
+    ]
+    digits = [backend.dialect.encode(str(digit)) for digit in range(10)]
+    assert all(len(ids) == 1 for ids in digits)
+    for request, completion in zip(requests, backend.generate(requests), strict=True):
+        digit, end = completion.ids
+        assert completion.text == str(digits.index([digit]))
+        assert end in backend.dialect.stop_ids
+        free = [full_logprobs(reference.model, request.ids, ids, 1.0)[0] for ids in digits]
+        among = torch.tensor(free).log_softmax(-1)[digits.index([digit])].item()
+        assert completion.logprobs[0] == pytest.approx(among, abs=1e-3)
+
+
+def test_a_schema_that_is_none_is_refused_and_harms_nobody(backend):
+    with pytest.raises(OVDError, match="model 'smollm2-135m'"):
+        backend.generate([Request(prompts(backend)[0], 4, schema={"type": "nonsense"})])
+    assert len(backend.generate([Request(prompts(backend)[0], 4)])[0].ids) == 4
+
+
 def test_new_weights_are_the_ones_that_sample(backend, reference):
     """Far enough from the old ones that a stale engine, or a stale prefix, would be seen."""
     requests = [Request(ids, 12, temperature=0) for ids in prompts(backend)]
@@ -187,6 +242,18 @@ def test_an_adapter_is_followed(reference):
             after = backend.generate(requests)
             assert {c.version for c in after} == {1}
             assert difference(adapted, requests, after) < TOLERANCE
+            numbers = set()
+            for version in (2, 3, 3, 4, 5):
+                with torch.no_grad():
+                    for name, parameter in adapted.named_parameters():
+                        if "lora_" in name:
+                            parameter.mul_(0.9)
+                backend.follow(adapted, version)
+                assert difference(adapted, requests, backend.generate(requests)) < TOLERANCE
+                loaded = backend._engine.list_loras()
+                assert len(loaded) == 1
+                numbers |= loaded
+            assert len(numbers) == 5
         finally:
             adapted.unload()
     finally:

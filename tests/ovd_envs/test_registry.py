@@ -47,6 +47,29 @@ def test_register_and_get(registry):
         registry.register("one", 2)
 
 
+def test_what_entries_can_do_is_read_where_nobody_said_it(points):
+    def describe(thing):
+        if thing is json.dumps:
+            raise RegistrationError("dumps: says nothing")
+        return {"reads": True}
+
+    registry = Registry("ovd.things", "thing", describe=describe)
+    try:
+        points("loads", "json:loads")
+        points("dumps", "json:dumps")
+        registry.register("ours", "no_such_module:thing", "ours", capabilities={"reads": False})
+        registry.register("direct", json.loads)
+        with pytest.raises(RegistrationError, match=r"^thing 'bad': dumps: says nothing$"):
+            registry.register("bad", json.dumps)
+        found = {entry.name: entry for entry in registry.entries()}
+    finally:
+        Registry.everywhere.remove(registry)
+    assert found.keys() == {"loads", "dumps", "ours", "direct"}
+    assert found["loads"].capabilities == found["direct"].capabilities == {"reads": True}
+    assert found["ours"].capabilities == {"reads": False}, "without loading it"
+    assert (found["dumps"].capabilities, found["dumps"].error) == ({}, "dumps: says nothing")
+
+
 def test_the_nearest_name_is_told(registry):
     registry.register("multiply", 1)
     registry.register("add", 2)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from agents.episode import Episode, Turn
-from agents.protocol import Completion, Request
+from agents.protocol import Capabilities, Completion, Request
 from ovd_envs.task import Task
 
 
@@ -56,6 +56,7 @@ class ScriptedBackend:
     """``reply(prompt text)`` writes each reply; ``logprobs`` are those of the ten digits."""
 
     name = "scripted"
+    capabilities = Capabilities(token_ids=True, logprobs=True)
 
     def __init__(self, reply: Callable[[str], str], stop: str = "end_of_turn"):
         self.dialect = CharacterDialect()
@@ -75,6 +76,8 @@ class ScriptedBackend:
 
 class DigitBackend(ScriptedBackend):
     """A scripted backend that knows the probabilities of the ten digits."""
+
+    capabilities = Capabilities(token_ids=True, logprobs=True, next_token_logprobs=True)
 
     def __init__(self, reply, logprobs: Sequence[float]):
         super().__init__(reply)

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import struct
 import termios
 import threading
@@ -222,6 +223,33 @@ def test_eval_of_a_run_is_the_runs_own_evaluation(ovd, finished, tmp_path):
     assert (again["compare"]["n"], again["compare"]["difference"]) == (3, 0)
 
 
+def test_run_of_a_run_is_its_student_in_its_environment(ovd, finished, tmp_path):
+    run, _ = finished
+    out = tmp_path / "e.jsonl"
+    greedy = ("--tasks", 3, "--temperature", 0, "--out", out, "--json")
+    code, process = ovd.run("run", "--student", run, *greedy)
+    assert code == 0, process.err
+    assert json.loads(process.out)["new"] == 3
+    theirs = list(read_episodes(Run(run).evaluation_episodes(2)))
+    for episode, same in zip(read_episodes(out), theirs, strict=True):
+        assert (episode.env, episode.agent) == (ENV, str(run))
+        assert episode.segments[0].ids == same.segments[0].ids
+        assert len(episode.segments[0].ids) == 76, "the run's context"
+    # The run goes on: episodes of another checkpoint do not come into the same file.
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before = ("run", "-s", copy, *greedy[:4], "--out", tmp_path / "copy.jsonl")
+    assert ovd.run(*before)[0] == 0
+    newest = Run(copy).latest_model().parent
+    shutil.copytree(newest, newest.with_name("step-000009"))
+    assert "step-000009/model'; expected another --out" in refused(ovd, *before)
+
+
+def test_run_without_an_environment(ovd, tmp_path):
+    said = refused(ovd, "run", "--student", "x", "--out", tmp_path / "e.jsonl")
+    assert said == "ENV: expected the name of an environment, for 'x' is no run"
+
+
 def test_eval_takes_questions_from_a_file(ovd, student_folder, tmp_path):
     data = tmp_path / "mine.jsonl"
     data.write_text(
@@ -239,6 +267,16 @@ def test_eval_with_several_samples(ovd, student_folder):
     assert (result["n"], result["samples"]) == (2, 3)
     assert result["pass_at_k"].keys() == {"1", "2", "3"}
     assert "--temperature above 0" in refused(ovd, "eval", ENV, *common)
+
+
+def test_eval_with_environments_in_processes(ovd, student_folder, tmp_path):
+    common = ("-s", student_folder, "--tasks", 3, "--max-tokens", 4, "--out")
+    ids = []
+    for more in ((), ("--workers", 2)):
+        out = tmp_path / f"{len(ids)}.jsonl"
+        assert eval_json(ovd, *common, out, *more)["errors"] == 0
+        ids.append([episode.segments[0].ids for episode in read_episodes(out)])
+    assert ids[0] == ids[1]
 
 
 def test_eval_prints_a_table(ovd, finished):
@@ -274,6 +312,7 @@ def test_eval_of_a_run_with_an_adapter(ovd, config_file, tmp_path):
         (("-s", "x", "-e", "levle=word-1"), "did you mean 'level'?"),
         (("-s", "x", "-e", "level"), "expected KEY=VALUE"),
         (("-s", "x", "--compare", "none.jsonl"), "none.jsonl: cannot be read"),
+        (("-s", "x", "--mode", "lockstep", "--workers", "2"), "workers 2: expected mode free"),
     ],
 )
 def test_eval_names_what_cannot_be(ovd, arguments, said):

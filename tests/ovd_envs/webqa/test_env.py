@@ -13,6 +13,7 @@ from agents.inline_dialect import InlineDialect
 from ovd_envs.errors import OVDError
 from ovd_envs.search.bm25 import BM25Engine
 from ovd_envs.search.corpus import Corpus, Document
+from ovd_envs.search.hybrid import HybridEngine
 from ovd_envs.search.index import build_index
 from ovd_envs.search.protocol import SearchError, SearchResult
 from ovd_envs.sources import task_source
@@ -314,6 +315,24 @@ def test_opened_is_shown():
     env = make(task=task, reader=reader, require_support=True)
     _, reward, _ = play(env, "<open>http://a.example/x</open>", answer("a"))
     assert reward == 1
+
+
+def test_it_blocks_where_its_engine_or_its_reader_does():
+    class Remote(Engine):
+        blocks = True
+
+    class Web(Reader):
+        blocks = True
+
+    assert not make().blocks
+    assert not make(reader=Reader()).blocks
+    assert make(engine=Remote()).blocks
+    assert make(reader=Web()).blocks
+    assert make(reader="web").blocks
+    assert not make(engine=Remote(), search=False).blocks
+    assert make(engine="http:http://localhost:1").blocks
+    assert make(engine=HybridEngine([ENGINE, Remote()])).blocks
+    assert not make(engine=HybridEngine([ENGINE, ENGINE])).blocks
 
 
 def test_without_search():
