@@ -193,18 +193,22 @@ def test_weights_that_are_fresh_enough_are_kept_while_the_newest_change(
     student_folder, tmp_path, monkeypatch
 ):
     """Step 4 may be sampled by version 0: it does not wait for the step that is learned."""
-    learning, sampling = threading.Event(), threading.Event()
+    learning = threading.Event()
+    sampling = {3: threading.Event(), 4: threading.Event()}
 
     def hears(thread, requests):
-        if requests[0].key[1] == 3:
+        step = requests[0].key[1]
+        if step in sampling:
+            sampling[step].set()
+        if step == 3:  # begun by version 0, and under way until step 2 is learned
             assert learning.wait(PATIENCE)
-        elif requests[0].key[1] == 4:
-            sampling.set()
 
     def before(step):
-        if step == 2:
+        if step == 1:
+            assert sampling[3].wait(PATIENCE)
+        elif step == 2:
             learning.set()
-            assert sampling.wait(PATIENCE)
+            assert sampling[4].wait(PATIENCE)
 
     register(hears)
     slow_learner(monkeypatch, before)
@@ -466,9 +470,12 @@ class Listener:
 
     def __init__(self):
         self.phases, self.steps = [], []
+        self.acting = threading.Event()
 
     def phase(self, name, total):
         self.phases.append([name, total, 0])
+        if name == "acting":
+            self.acting.set()
 
     def advance(self):
         self.phases[-1][2] += 1
@@ -482,8 +489,13 @@ class Listener:
 
 
 def test_the_collector_is_heard_while_it_is_waited_for(student_folder, tmp_path):
-    register()
     listener = Listener()
+
+    def hears(thread, requests):
+        if requests[0].key[1] == 1:  # what is under way when the waiting begins is told as well
+            assert listener.acting.wait(PATIENCE)
+
+    register(hears)
     trainer_of(student_folder, tmp_path / "run", n=2, reporter=listener).train()
     assert listener.steps == list(range(1, STEPS + 1))
     assert next(p for p in listener.phases if p[0] == "acting") == ["acting", 4, 4]
