@@ -2,15 +2,15 @@
 
     python benchmarks/generation.py transformers     # 15 minutes on 2 cores
     python benchmarks/generation.py trl              # 2 minutes
-    python benchmarks/generation.py vllm             # 5 minutes; needs `make vllm`
+    python benchmarks/generation.py vllm             # 10 minutes; needs `make vllm`
 
 Both sides of a ratio run in this process, one after the other, on the same prompts, sampled at
 temperature 1, with as many new tokens for each prompt. `transformers`: one turn of 32 prompts, and
 four turns whose observations have 500 tokens, where the other side is a loop of `model.generate`
 over the whole conversation. `trl`: the same 32 prompts through the generation of a `GRPOTrainer`,
 where a reply ends at its end of turn or at the limit, and ours does too. `vllm`: episodes through
-`agents.rollout`, then the prompts and lengths of all their turns at once through the engine alone.
-Prints JSON.
+`agents.rollout`, then the prompts and lengths of all their turns at once through the engine alone,
+medians of three. Prints JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -29,6 +30,7 @@ import torch
 
 import agents
 import ovd_envs
+from agents.episode import Episode
 from agents.models import resolve_model
 from agents.protocol import Request
 from agents.rollout import rollout
@@ -169,64 +171,64 @@ def in_trl(rows: int, tokens: int) -> dict[str, Any]:
 
 def in_vllm(episodes: int, batch: int) -> dict[str, Any]:
     """Ratios of tokens a second: rollouts to the engine alone."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
     backend: Any = agents.load_backend(STUDENT, backend="vllm", batch_size=batch)
-    student = Student(backend, temperature=1.0, max_tokens=64)
+    engine, tokenizer = backend._engine, backend.dialect.tokenizer
+    backend.close()
     result: dict[str, Any] = {"episodes": episodes, "batch": batch}
     for env, options in (("ovd/Math-v0", {"level": "word-1"}), ("ovd/WorldQA-v0", {"turns": 3})):
         tasks = ovd_envs.make(env, **options).unwrapped.tasks.distinct("test", episodes)
-        rollout(student, env, tasks[:4], env_options=options)  # indexes, pools, first allocations
-        began = time.perf_counter()
-        done = rollout(student, env, tasks, env_options=options, batch_size=batch, seed=1)
-        through_rollout = time.perf_counter() - began
-        asked = []
-        for episode in done:
-            for segment in episode.segments:
-                starts = [i for i, m in enumerate(segment.mask) if m and not segment.mask[i - 1]]
-                for start in starts:
-                    end = start
-                    while end < len(segment.ids) and segment.mask[end]:
-                        end += 1
-                    asked.append((segment.ids[:start], end - start))
-        count = sum(length for _, length in asked)
-        backend.follow(backend_model(), 1)  # the prompts are not in the engine's cache any more
-        engine = backend._engine
-        backend.close()
-        began = time.perf_counter()
-        for number, (ids, length) in enumerate(asked):
-            params = SamplingParams(
-                max_tokens=length,
-                temperature=1.0,
-                seed=number,
-                ignore_eos=True,
-                logprobs=0,
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            engine.add_request(str(number), {"prompt_token_ids": ids}, params)
-        while engine.has_unfinished_requests():
-            engine.step()
-        alone = time.perf_counter() - began
+        speeds: dict[str, list[float]] = {"rollout": [], "vllm": []}
+        for repeat in range(4):
+            engine.reset_prefix_cache()
+            backend = agents.VLLMBackend(engine, tokenizer, name=STUDENT)
+            student = Student(backend, temperature=1.0, max_tokens=64)
+            began = time.perf_counter()
+            done = rollout(student, env, tasks, env_options=options, batch_size=batch, seed=repeat)
+            seconds = time.perf_counter() - began
+            backend.close()
+            asked = [ask for episode in done for ask in asked_of(episode)]
+            count = sum(length for _, length in asked)
+            speeds["rollout"].append(count / seconds)
+            engine.reset_prefix_cache()
+            speeds["vllm"].append(count / alone(engine, asked))
+        speeds = {side: values[1:] for side, values in speeds.items()}  # the first warms up
         result[env] = {
             "tokens": count,
             "requests": len(asked),
-            "rollout_tokens_per_second": count / through_rollout,
-            "vllm_tokens_per_second": count / alone,
-            "ratio": alone / through_rollout,
+            "tokens_per_second": speeds,
+            "ratio": statistics.median(speeds["rollout"]) / statistics.median(speeds["vllm"]),
         }
-        backend = agents.VLLMBackend(engine, backend.dialect.tokenizer, name=STUDENT)
-        student = Student(backend, temperature=1.0, max_tokens=64)
-    backend.close()
     return result
 
 
-def backend_model() -> Any:
-    """The student's own weights, to be sent to the engine once more."""
-    from agents.transformers_backend import load_model
+def asked_of(episode: Episode) -> Iterator[tuple[list[int], int]]:
+    """(the prompt of a turn, how many tokens were sampled) for each turn."""
+    for segment in episode.segments:
+        starts = [i for i, m in enumerate(segment.mask) if m and not segment.mask[i - 1]]
+        for start in starts:
+            yield segment.ids[:start], [*segment.mask[start:], 0].index(0)
 
-    return load_model(STUDENT)[0]
+
+def alone(engine: Any, asked: Sequence[tuple[list[int], int]]) -> float:
+    """Seconds of the same prompts and lengths, all asked for at once, as `vllm.LLM` does."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    began = time.perf_counter()
+    for number, (ids, length) in enumerate(asked):
+        params = SamplingParams(
+            max_tokens=length,
+            temperature=1.0,
+            seed=number,
+            ignore_eos=True,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        engine.add_request(f"alone-{number}", {"prompt_token_ids": ids}, params)
+    while engine.has_unfinished_requests():
+        engine.step()
+    return time.perf_counter() - began
 
 
 def main() -> None:
