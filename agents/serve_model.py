@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 
 from agents.models import resolve_model
+from agents.vllm_sampling import STRUCTURED_OUTPUTS
 from agents.vllm_worker import WORKER
 from ovd_envs.errors import OVDError
 
@@ -31,6 +33,7 @@ def server_command(
     # Token ids in and out, log-probabilities at the sampling temperature, and new weights.
     command += ["--enable-scale-out", "--logprobs-mode", "processed_logprobs"]
     command += ["--worker-extension-cls", WORKER]
+    command += ["--structured-outputs-config", json.dumps(STRUCTURED_OUTPUTS)]
     if lora_rank is not None:
         command += ["--enable-lora", "--max-lora-rank", str(rank_of_vllm(lora_rank))]
     ours = {
