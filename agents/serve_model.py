@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 
 from agents.models import resolve_model
+from agents.vllm_sampling import STRUCTURED_OUTPUTS
 from agents.vllm_worker import WORKER
 from ovd_envs.errors import OVDError
 
@@ -35,6 +37,7 @@ def server_command(
     command += ["--worker-extension-cls", WORKER]
     if not torch.cuda.is_available():
         command += ["--no-enable-chunked-prefill"]  # why: see VLLMBackend.load
+    command += ["--structured-outputs-config", json.dumps(STRUCTURED_OUTPUTS)]
     if lora_rank is not None:
         command += ["--enable-lora", "--max-lora-rank", str(rank_of_vllm(lora_rank))]
     ours = {

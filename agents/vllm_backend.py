@@ -24,7 +24,7 @@ from agents.dialects import make_dialect
 from agents.models import resolve_model
 from agents.protocol import Completion, Request
 from agents.serve_model import rank_of_vllm
-from agents.vllm_sampling import sampling_options
+from agents.vllm_sampling import STRUCTURED_OUTPUTS, sampling_options
 from agents.vllm_worker import WORKER
 from ovd_envs.errors import OVDError
 
@@ -123,6 +123,7 @@ class VLLMBackend:
         _prepare_vllm()
         try:
             from vllm import EngineArgs, LLMEngine
+            from vllm.config import StructuredOutputsConfig
         except ImportError as error:
             raise OVDError(
                 f"backend 'vllm': vLLM cannot be imported ({error}); expected `make vllm`, or on a "
@@ -158,6 +159,7 @@ class VLLMBackend:
                     logprobs_mode="processed_logprobs",
                     gpu_memory_utilization=memory,
                     worker_extension_cls=WORKER,
+                    structured_outputs_config=StructuredOutputsConfig(**STRUCTURED_OUTPUTS),
                     disable_log_stats=True,
                     use_tqdm_on_load=False,
                     enable_lora=lora_rank is not None,
@@ -282,6 +284,7 @@ class VLLMBackend:
 
     def _begin(self, asked: _Asked, under_way: dict[str, _Asked]) -> None:
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         if not asked.future.set_running_or_notify_cancel():
@@ -299,8 +302,9 @@ class VLLMBackend:
                 SamplingParams(**options, output_kind=RequestOutputKind.FINAL_ONLY),
                 lora_request=self._adapter,
             )
-        except (OVDError, ValueError) as error:
-            asked.future.set_exception(OVDError(f"model {self.name!r}: {error}"))
+        except (OVDError, ValueError, VLLMClientError) as error:
+            why = " ".join(str(error).split())
+            asked.future.set_exception(OVDError(f"model {self.name!r}: {why}"))
         else:
             under_way[str(self._number)] = asked
 

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from agents.dialect import Dialect
 
 
+#: How vLLM holds replies to a schema: without blanks between the parts, of which a small model may
+#: write no end. The choice of library that can be told so must be made here.
+STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
+
+
 def seed_of(key: Sequence[int]) -> int:
     """The seed of a reply: the same key, the same seed; 63 bits."""
     text = ",".join(map(str, key)).encode()

@@ -28,6 +28,7 @@ def test_the_command_of_a_server(monkeypatch, tmp_path):
         "--enable-scale-out",
         "--logprobs-mode processed_logprobs",
         "--worker-extension-cls agents.vllm_worker.FollowingWorker",
+        "--structured-outputs-config",
         "--enable-lora --max-lora-rank 16",
     ):
         assert part in text

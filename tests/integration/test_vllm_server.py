@@ -1,12 +1,16 @@
 """Real ``vllm serve`` processes with the real student: beside transformers, in float32."""
 
+import json
 import threading
 import time
 
+import httpx2
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 import agents
+from agents.openai_backend import OpenAIStudent, connect
 from agents.protocol import Request
 from agents.rollout import rollout
 from agents.student import Student
@@ -64,6 +68,40 @@ def test_as_a_chat_api(server, backend):
     assert [e.turns[0].action for e in one] == [e.turns[0].action for e in other]
     assert [e.turns[0].stop for e in one] == [e.turns[0].stop for e in other]
     assert not any(e.segments for e in one)
+
+
+def test_a_reply_is_held_to_a_schema(backend):
+    """By tokens and by messages; a schema that is none is refused, and the server goes on."""
+    schema = {
+        "type": "object",
+        "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["score"],
+        "additionalProperties": False,
+    }
+    [completion] = backend.generate([Request(prompts(backend)[0], 24, schema=schema)])
+    assert json.loads(completion.text)["score"] in range(10)
+    assert completion.ids[-1] in backend.dialect.stop_ids
+    assert len(completion.ids) == len(completion.logprobs)
+    with pytest.raises(OVDError, match="status 400"):
+        backend.generate([Request(prompts(backend)[0], 24, schema={"type": "nonsense"})])
+    address = f"{backend._servers[0].url}/v1"
+    student = OpenAIStudent(connect(address), "smollm2-135m", max_tokens=24, schema=schema)
+    [task] = make("ovd/Math-v0").unwrapped.tasks.distinct("test", 1)
+    [episode] = rollout(student, "ovd/Math-v0", [task])
+    assert json.loads(episode.turns[0].action)["score"] in range(10)
+
+
+def test_adapters_that_were_left_are_not_listed_any_more(backend, server, reference):
+    options = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(reference.model, options)
+    try:
+        for version in range(1, 4):
+            backend.follow(adapted, version)
+            assert backend.generate([Request([1, 2], 2)])[0].version == version
+            listed = httpx2.get(f"{server.url}/v1/models", trust_env=False).json()["data"]
+            assert [m["id"].rpartition("-")[0] for m in listed[1:]] == [f"version-{version}"]
+    finally:
+        adapted.unload()
 
 
 def test_a_bad_request_is_told(backend):
