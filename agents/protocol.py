@@ -52,7 +52,7 @@ class Agent(Protocol):
 class Request:
     """A prompt, in token ids, and how to go on from it.
 
-    ``key`` names the random numbers: token number t of the reply is drawn with the t-th number
+    ``key`` names the random numbers: token number t of the reply is drawn with the t-th numbers
     of the stream of ``key``, so a reply does not depend on what else is in the batch.
     ``temperature`` 0 is greedy. ``session`` names a conversation whose key-value cache may be
     kept for its next turn. ``schema`` is a JSON schema that the reply is held to while it is

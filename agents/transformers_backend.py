@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch.nn.functional import pad
@@ -205,8 +206,8 @@ class TransformersBackend:
         while True:
             now = [running[row] for row in rows]
             temperature = torch.tensor([r.request.temperature for r in now], device=device)
-            draws = torch.tensor([r.draws[len(r.ids)] for r in now], device=device)
-            ids, logprobs = choose(logits.float(), temperature, draws)
+            draws = np.stack([r.draws[len(r.ids)] for r in now])
+            ids, logprobs = choose(logits.float(), temperature, torch.from_numpy(draws).to(device))
             for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):
                 self._append(running[row], token, logprob)
             ended = [i for i, row in enumerate(rows) if running[row].stop]

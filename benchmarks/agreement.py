@@ -5,8 +5,8 @@
 
 `batches`: episodes of the invented world in float32, sampled 32 at a time, and again 7 at a time,
 each batch in another order. Where two differ, the first token that does must lie at an edge:
-`margins` are how far the random number that chose it is from where the cumulative probability
-passes from one of the two tokens to the next. `engines`: absolute differences between the
+`margins` are how far the random number that chose between them is from where the probability passes
+from one branch to the next (`agents/sampling.py`). `engines`: absolute differences between the
 log-probabilities of sampled tokens and those of one full forward by transformers, for vLLM and for
 transformers' own cached sampling. Prints JSON.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import sys
@@ -48,7 +49,7 @@ class Shuffled(TransformersBackend):
 
 def batches(episodes: int) -> dict[str, Any]:
     """The share of equal episodes, and how near to an edge the others part."""
-    env, options = "ovd/WorldQA-v0", {"turns": 3}
+    env, options = "ovd/WorldQA-v0", {"turns": 2}
     tasks = ovd_envs.make(env, **options).unwrapped.tasks.distinct("test", episodes)
     found = []
     for kind, size in ((TransformersBackend, 32), (Shuffled, 7)):
@@ -75,19 +76,24 @@ def batches(episodes: int) -> dict[str, Any]:
 
 @torch.inference_mode()
 def margin(model: Any, one: Episode, other: Episode) -> float:
-    """How far the draw is from the edge between the two tokens at which two episodes part."""
+    """How far the number that parted two episodes is from the nearest edge between branches."""
     ids, others, mask = one.segments[0].ids, other.segments[0].ids, one.segments[0].mask
     at = next(i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b)
     turn = sum(mask[i] and not mask[i - 1] for i in range(1, at + 1)) - 1
     start = at
     while mask[start - 1]:
         start -= 1
-    draw = uniforms((*one.seed, turn), at - start + 1)[-1]
-    logits = model(torch.tensor([ids[:at]])).logits[0, -1].double()
-    ends = logits.softmax(-1).cumsum(-1)
-    low, high = sorted((ids[at], others[at]))
-    # The edges of both tokens' shares; between them lie only tokens that were not chosen.
-    return min(abs(draw - ends[edge].item()) for edge in (low, high - 1))
+    draws = uniforms((*one.seed, turn), at - start + 1)[-1]
+    shares = model(torch.tensor([ids[:at]])).logits[0, -1].double().softmax(-1)
+    # The branches of `agents.sampling`, from the root: where do the two tokens part?
+    size = 8 ** math.ceil(math.log(len(shares), 8))
+    for draw in draws:
+        size //= 8
+        if ids[at] // size != others[at] // size:
+            break
+    first = ids[at] // (8 * size) * 8 * size
+    sums = [shares[first + i * size : first + (i + 1) * size].sum().item() for i in range(8)]
+    return min(abs(draw - sum(sums[: i + 1]) / sum(sums)) for i in range(8))
 
 
 def engines(prompts: int, tokens: int) -> dict[str, Any]:
