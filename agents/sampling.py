@@ -2,8 +2,8 @@
 
 Every draw is named by (key of the reply, number of the token): neither the order nor the size of a
 batch changes what a reply draws. And rounding, which the batch does change, seldom changes what is
-chosen: a token is found in a tree of the vocabulary, each branch by a number of its own. One number
-for all, looked up in the cumulative sum of the vocabulary, would lie beside thousands of edges, each
+chosen: a token is found in a tree of the vocabulary, each branch by a number of its own. One for
+all, looked up in the cumulative sum of the vocabulary, would lie beside thousands of edges, each
 moved by the rounding of all that stands before it.
 """
 

@@ -86,11 +86,10 @@ def margin(model: Any, one: Episode, other: Episode) -> float:
     draws = uniforms((*one.seed, turn), at - start + 1)[-1]
     shares = model(torch.tensor([ids[:at]])).logits[0, -1].double().softmax(-1)
     # The branches of `agents.sampling`, from the root: where do the two tokens part?
-    size = 8 ** math.ceil(math.log(len(shares), 8))
-    for draw in draws:
-        size //= 8
-        if ids[at] // size != others[at] // size:
-            break
+    depth = math.ceil(math.log(len(shares), 8))
+    sizes = [8 ** (depth - 1 - level) for level in range(depth)]
+    level = next(n for n, size in enumerate(sizes) if ids[at] // size != others[at] // size)
+    draw, size = draws[level], sizes[level]
     first = ids[at] // (8 * size) * 8 * size
     sums = [shares[first + i * size : first + (i + 1) * size].sum().item() for i in range(8)]
     return min(abs(draw - sum(sums[: i + 1]) / sum(sums)) for i in range(8))
