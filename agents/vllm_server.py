@@ -348,4 +348,6 @@ class VLLMServerBackend:
                 f"{server.url}{path}: status {reply.status_code} ({said}); expected a server "
                 f"as `ovd serve-model {self.name}` starts it"
             )
-        return reply.json() if reply.content else None
+        # Of an adapter vLLM says in plain words that it came or went.
+        is_json = reply.headers.get("content-type", "").startswith("application/json")
+        return reply.json() if is_json and reply.content else None

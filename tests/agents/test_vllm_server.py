@@ -49,7 +49,7 @@ class Server(ThreadingHTTPServer):
             with self.lock:
                 self.loaded[body["lora_name"]] = body["lora_path"]
                 self.most = max(self.most, len(self.loaded))
-            return 200, None
+            return 200, f"Success: LoRA adapter '{body['lora_name']}' added successfully."
         if path == "/v1/unload_lora_adapter":
             known = self.loaded.pop(body["lora_name"], None)
             return (200 if known else 404), None
@@ -78,8 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.reply(*self.server.answer(self.path, body))
 
     def reply(self, status, answer):
-        data = b"" if answer is None else json.dumps(answer).encode()
+        words = isinstance(answer, str)  # as vLLM's own: no JSON
+        data = answer.encode() if words else json.dumps(answer).encode() if answer else b""
         self.send_response(status)
+        self.send_header("Content-Type", "text/plain" if words else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
