@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,16 +69,16 @@ _Item = _Asked | _NewWeights | None
 class VLLMBackend:
     """A causal language model in vLLM.
 
-    A thread of its own feeds the engine: replies are sampled together as they come, and each is
-    ready as soon as it has ended. New weights wait until the replies under way have ended, so that
-    every reply has one version of them.
+    A thread of its own makes the engine and feeds it: replies are sampled together as they come,
+    and each is ready as soon as it has ended. New weights wait until the replies under way have
+    ended, so that every reply has one version of them.
     """
 
     capabilities = VLLM
 
     def __init__(
         self,
-        engine: Any,
+        make_engine: Callable[[], Any],
         tokenizer: Any,
         *,
         name: str = "model",
@@ -89,7 +89,6 @@ class VLLMBackend:
         self.name = name
         self.dialect = make_dialect(dialect, tokenizer)
         self.version = 0
-        self._engine = engine
         self._takes_adapters = takes_adapters
         self._adapter = _adapter_request("first", 1, adapter) if adapter else None
         self._folder: TemporaryDirectory[str] | None = None  # lasts as long as its adapter
@@ -98,8 +97,12 @@ class VLLMBackend:
         self._ended = "it was closed"
         self._lock = threading.Lock()
         self._open = True
-        self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
+        made: Future[Any] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(make_engine, made), name="vllm", daemon=True
+        )
         self._thread.start()
+        self._engine = made.result()
 
     @classmethod
     def load(
@@ -144,8 +147,9 @@ class VLLMBackend:
             lora_rank = lora_rank or int(settings["r"])
         on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
         chosen = choose_dtype(dtype, "cpu" if on_cpu else "cuda")
-        try:
-            engine = LLMEngine.from_engine_args(
+
+        def make_engine() -> LLMEngine:
+            return LLMEngine.from_engine_args(
                 EngineArgs(
                     model=base,
                     dtype=str(chosen).removeprefix("torch."),
@@ -166,18 +170,20 @@ class VLLMBackend:
                     max_lora_rank=rank_of_vllm(lora_rank or 1),
                 )
             )
+
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        try:
+            return cls(
+                make_engine,
+                tokenizer,
+                name=name,
+                dialect=dialect,
+                takes_adapters=lora_rank is not None,
+                adapter=place if base != place else None,
+            )
         except (OSError, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines() or [type(error).__name__]
             raise OVDError(f"model {name!r}: vLLM cannot load it ({first[0]})") from error
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        return cls(
-            engine,
-            tokenizer,
-            name=name,
-            dialect=dialect,
-            takes_adapters=lora_rank is not None,
-            adapter=place if base != place else None,
-        )
 
     @property
     def context_length(self) -> int:
@@ -225,8 +231,18 @@ class VLLMBackend:
             self._tell(None)
         self._thread.join()
 
-    def _run(self) -> None:
-        """The engine's own loop: take what was asked, make a step, hand out what has ended."""
+    def _run(self, make_engine: Callable[[], Any], made: Future[Any]) -> None:
+        """The engine's own loop: take what was asked, make a step, hand out what has ended.
+
+        The engine is made here too. Without a GPU each thread that computes has a team of OpenMP
+        threads of its own, and while there are more of them than processors they fall asleep
+        between two operations: a second team, though idle, costs a sixth of the speed.
+        """
+        try:
+            made.set_result(make_engine())
+        except BaseException as error:  # noqa: BLE001 - told to the one who waits for it
+            made.set_exception(error)
+            return
         backlog: deque[_Item] = deque()
         under_way: dict[str, _Asked] = {}
         ended, until = 0, 0.0

@@ -9,8 +9,8 @@ temperature 1, with as many new tokens for each prompt. `transformers`: one turn
 four turns whose observations have 500 tokens, where the other side is a loop of `model.generate`
 over the whole conversation. `trl`: the same 32 prompts through the generation of a `GRPOTrainer`,
 where a reply ends at its end of turn or at the limit, and ours does too. `vllm`: episodes through
-`agents.rollout`, then the prompts and lengths of all their turns at once through the engine alone,
-medians of three. Prints JSON.
+`agents.rollout`, and in turn the prompts and lengths of all their turns at once through `vllm.LLM`,
+in a process of its own; medians of three. Prints JSON.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -170,27 +171,28 @@ def in_trl(rows: int, tokens: int) -> dict[str, Any]:
 
 
 def in_vllm(episodes: int, batch: int) -> dict[str, Any]:
-    """Ratios of tokens a second: rollouts to the engine alone."""
+    """Ratios of tokens a second: rollouts here to `vllm.LLM` in a process of its own."""
     backend: Any = agents.load_backend(STUDENT, backend="vllm", batch_size=batch)
-    engine, tokenizer = backend._engine, backend.dialect.tokenizer
-    backend.close()
+    student = Student(backend, temperature=1.0, max_tokens=64)
+    command = [sys.executable, __file__, "alone", "--rows", str(batch)]
+    peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert peer.stdin is not None
+    assert peer.stdout is not None
     result: dict[str, Any] = {"episodes": episodes, "batch": batch}
     for env, options in (("ovd/Math-v0", {"level": "word-1"}), ("ovd/WorldQA-v0", {"turns": 3})):
         tasks = ovd_envs.make(env, **options).unwrapped.tasks.distinct("test", episodes)
         speeds: dict[str, list[float]] = {"rollout": [], "vllm": []}
         for repeat in range(4):
-            engine.reset_prefix_cache()
-            backend = agents.VLLMBackend(engine, tokenizer, name=STUDENT)
-            student = Student(backend, temperature=1.0, max_tokens=64)
+            backend._engine.reset_prefix_cache()
             began = time.perf_counter()
             done = rollout(student, env, tasks, env_options=options, batch_size=batch, seed=repeat)
             seconds = time.perf_counter() - began
-            backend.close()
             asked = [ask for episode in done for ask in asked_of(episode)]
             count = sum(length for _, length in asked)
             speeds["rollout"].append(count / seconds)
-            engine.reset_prefix_cache()
-            speeds["vllm"].append(count / alone(engine, asked))
+            peer.stdin.write(json.dumps(asked) + "\n")
+            peer.stdin.flush()
+            speeds["vllm"].append(count / float(peer.stdout.readline()))
         speeds = {side: values[1:] for side, values in speeds.items()}  # the first warms up
         result[env] = {
             "tokens": count,
@@ -198,6 +200,9 @@ def in_vllm(episodes: int, batch: int) -> dict[str, Any]:
             "tokens_per_second": speeds,
             "ratio": statistics.median(speeds["rollout"]) / statistics.median(speeds["vllm"]),
         }
+    peer.stdin.close()
+    peer.wait()
+    backend.close()
     return result
 
 
@@ -209,36 +214,46 @@ def asked_of(episode: Episode) -> Iterator[tuple[list[int], int]]:
             yield segment.ids[:start], [*segment.mask[start:], 0].index(0)
 
 
-def alone(engine: Any, asked: Sequence[tuple[list[int], int]]) -> float:
-    """Seconds of the same prompts and lengths, all asked for at once, as `vllm.LLM` does."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+def alone(batch: int) -> None:
+    """Read prompts and lengths, a line of JSON each time; write `vllm.LLM`'s seconds for them."""
+    from agents.vllm_backend import _prepare_vllm
 
-    began = time.perf_counter()
-    for number, (ids, length) in enumerate(asked):
-        params = SamplingParams(
-            max_tokens=length,
-            temperature=1.0,
-            seed=number,
-            ignore_eos=True,
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        engine.add_request(f"alone-{number}", {"prompt_token_ids": ids}, params)
-    while engine.has_unfinished_requests():
-        engine.step()
-    return time.perf_counter() - began
+    _prepare_vllm()
+    from vllm import LLM, SamplingParams
+
+    # As `VLLMBackend.load` has it, where speed hangs on it.
+    llm = LLM(
+        resolve_model(STUDENT),
+        dtype="bfloat16",
+        max_num_seqs=batch,
+        enforce_eager=True,
+        enable_chunked_prefill=False,
+        logprobs_mode="processed_logprobs",
+        disable_log_stats=True,
+    )
+    for line in sys.stdin:
+        prompts = [{"prompt_token_ids": ids} for ids, _ in json.loads(line)]
+        params = [
+            SamplingParams(max_tokens=length, seed=n, ignore_eos=True, logprobs=0, detokenize=False)
+            for n, (_, length) in enumerate(json.loads(line))
+        ]
+        llm.reset_prefix_cache()
+        began = time.perf_counter()
+        llm.generate(prompts, params, use_tqdm=False)
+        print(time.perf_counter() - began, flush=True)
 
 
 def main() -> None:
     """Measure one of the two."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("engine", choices=("transformers", "trl", "vllm"))
+    parser.add_argument("engine", choices=("transformers", "trl", "vllm", "alone"))
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--episodes", type=int, default=128)
     options = parser.parse_args()
+    if options.engine == "alone":
+        alone(options.rows)
+        return
     if options.engine == "transformers":
         result = in_transformers(options.rows, options.tokens)
     elif options.engine == "trl":
