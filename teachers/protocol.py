@@ -15,7 +15,8 @@ class Judge(Protocol):
     """Reads finished episodes and scores each from 0 to 9, with a reason.
 
     A judge may also have ``fingerprint: str``, which names everything that its verdicts depend on
-    (its version, options, model, rubric): verdicts are cached only for judges that have one.
+    (its version, options, model, rubric): verdicts are cached only for judges that have one. One
+    that scores each turn too (``Verdict.turns``) says so by ``score_level``, "turn".
     """
 
     name: str

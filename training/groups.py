@@ -14,10 +14,17 @@ from teachers.verdict import Verdict
 
 @dataclass(slots=True)
 class Judged:
-    """A student's episode and what the judge said of it (``None``: no judge was asked)."""
+    """A student's episode and what the judge said of it (``None``: no judge was asked).
+
+    Raises ``VerdictError`` where the verdict scores another number of turns than there are.
+    """
 
     episode: Episode
     verdict: Verdict | None = None
+
+    def __post_init__(self) -> None:
+        if self.verdict is not None:
+            self.verdict.check_turns(len(self.episode.turns))
 
 
 @dataclass(slots=True)
