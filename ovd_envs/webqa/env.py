@@ -34,6 +34,9 @@ _LEAST_LIMIT = 16
 #: What a message that asked for something can have done: see ``WebQAEnv``.
 _CAME_OF = ("search", "open", "failed")
 
+#: What an episode changes here.
+_EPISODE = ("_results", "_seen", "_searches", "_opened", "_did", "_invalid", "_failed", "_failures")
+
 #: Searches that fail in a row before the engine is taken to be down: then the run stops.
 _PATIENCE = 3
 
@@ -148,10 +151,23 @@ class WebQAEnv(TextEnv):
         self._opened: list[str] = []
         self._did: list[str] = []
         self._invalid = self._failed = 0
+        self._bind(task)
+        return self.protocol.prompt(task.question)
+
+    def _bind(self, task: Task) -> None:
         # Some engines know which task a query belongs to (a simulated one writes for it).
         bind = getattr(self.engine, "for_task", None)
         self._bound = self.engine if bind is None else bind(task, training_step=self.training_step)
-        return self.protocol.prompt(task.question)
+
+    def save_state(self) -> dict[str, Any]:
+        """What was found, opened and asked for so far."""
+        return {name: getattr(self, name) for name in _EPISODE}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with what was found; the engine is this environment's own."""
+        for name in _EPISODE:
+            setattr(self, name, state[name])
+        self._bind(self.task)
 
     def respond(self, action: str) -> Reply:
         """Search, open a page, or grade the answer."""
