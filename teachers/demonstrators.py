@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from agents.episode import Episode
+from agents.kept_turns import keep_turns
 from agents.protocol import Act, Agent
-from agents.rollout import run_seeded
+from agents.rollout import Start, run_seeded
 from ovd_envs.errors import OVDError, TaskError
 from ovd_envs.task import Task
 from teachers import wordings
@@ -127,25 +128,53 @@ class AgentDemonstrator:
         env_options: Mapping[str, Any] | None = None,
     ) -> list[Episode]:
         """One finished episode for each (task, seed), in order. See ``Demonstrator``."""
-        actor = _Named(self.agent, self.name)
-        seeded = [
-            (task, (*seed[:-1], seed[-1] * self.attempts + attempt))
-            for task, seed in requests
-            for attempt in range(self.attempts)
-        ]
+        return self._run(env, requests, env_options, training=False)
+
+    def continue_from(
+        self,
+        env: str,
+        requests: Sequence[tuple[Episode, int]],
+        env_options: Mapping[str, Any] | None = None,
+    ) -> list[Episode]:
+        """The agent goes on after the first turns of each student's episode. See ``Continuing``.
+
+        It reads the student's conversation so far as if it were its own.
+        """
+        begun = [keep_turns(episode, turns) for episode, turns in requests]
+        starts = [(start.task, start.seed, start) for start in begun]
+        shown = self._run(env, starts, env_options, training=True)
+        for episode, start in zip(shown, begun, strict=True):
+            episode.start, episode.segments = None, start.segments
+        return shown
+
+    def _run(
+        self,
+        env: str,
+        requests: Sequence[Start],
+        env_options: Mapping[str, Any] | None,
+        *,
+        training: bool,
+    ) -> list[Episode]:
+        """The best of the attempts at each request."""
+        starts: list[Start] = []
+        for request in requests:
+            for attempt in range(self.attempts):
+                seed = (*request[1][:-1], request[1][-1] * self.attempts + attempt)
+                starts.append((request[0], seed, *request[2:]))
         episodes = run_seeded(
-            actor,
+            _Named(self.agent, self.name),
             env,
-            seeded,
+            starts,
             env_options=env_options,
             batch_size=self.batch_size,
+            training=training,
             progress=self.progress,
         )
         best = []
-        for position, (_, seed) in enumerate(requests):
+        for position, request in enumerate(requests):
             group = episodes[position * self.attempts : (position + 1) * self.attempts]
             chosen = max(group, key=lambda e: (e.error is None, e.reward))
-            chosen.index = seed[-1]  # the place asked for, whichever attempt was kept
+            chosen.index = request[1][-1]  # the place asked for, whichever attempt was kept
             best.append(chosen)
         return best
 

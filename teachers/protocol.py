@@ -48,3 +48,23 @@ class Demonstrator(Protocol):
         An episode depends on its own task and seed alone, never on the requests beside it.
         """
         ...
+
+
+@runtime_checkable
+class Continuing(Demonstrator, Protocol):
+    """A demonstrator that can also go on where a student went wrong (``replace: suffix``)."""
+
+    def continue_from(
+        self,
+        env: str,
+        requests: Sequence[tuple[Episode, int]],
+        env_options: Mapping[str, Any] | None = None,
+    ) -> list[Episode]:
+        """For each (student's episode, turns) one that has those turns and then the demonstrator's.
+
+        The student acted as in training (``rollout(training=True)``). ``Episode.kept`` is the
+        number of turns, ``begun_by`` the student, and ``segments`` the exact tokens of those turns
+        (``agents.kept_turns``). An episode whose environment does not come to the same state
+        again ends in an error.
+        """
+        ...

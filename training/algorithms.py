@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.dialect import Dialect
 from agents.episode import Episode
+from agents.kept_turns import can_keep
 from training.groups import Group, Judged
 from training.rows import Row, episode_rows, merge_rows
 
@@ -57,13 +58,18 @@ class OVD(_Options):
     """On-policy Verbal Distillation: accept what the judge scores theta or more, replace the rest.
 
     ``replace: whole`` puts a demonstrator's episode in the place of a rejected one, ``drop``
-    leaves the place empty. ``keep_rejected`` leaves the student's rejected episode in the group
+    leaves the place empty. ``suffix`` (the paper's version 2) keeps its turns up to the first that
+    the judge scores below theta, and lets the demonstrator go on from there: the kept turns stay
+    the student's own in the loss, with the ids and log-probabilities that it sampled, and the mixed
+    episode has one reward and one advantage, for the student's turns as for the teacher's. Where no
+    turn is below theta, or the first is, or the judge scored no turns of this episode, it is
+    replaced whole. ``keep_rejected`` leaves the student's rejected episode in the group
     too. ``baseline: group`` is the mean reward of the final mixed group, ``student`` of the
     student's own episodes before replacement.
     """
 
     theta: float = Field(default=7, ge=0, le=10)
-    replace: Literal["whole", "drop"] = "whole"
+    replace: Literal["whole", "suffix", "drop"] = "whole"
     keep_rejected: bool = False
     baseline: Literal["group", "student"] = "student"
     scale: Scale = "none"
@@ -83,7 +89,21 @@ class OVD(_Options):
     @property
     def needs_demonstrator(self) -> bool:
         """Whether rejected episodes are replaced."""
-        return self.replace == "whole"
+        return self.replace != "drop"
+
+    @property
+    def needs_turn_scores(self) -> bool:
+        """Whether the judge must say which turn was bad."""
+        return self.replace == "suffix"
+
+    def kept_turns(self, judged: Judged) -> int:
+        """Turns of a rejected episode that stay; 0: it is replaced whole."""
+        turns = judged.verdict.turns if judged.verdict is not None else None
+        if self.replace != "suffix" or turns is None:
+            return 0
+        bad = (n for n, score in enumerate(turns) if score is not None and score < self.theta)
+        first = next(bad, 0)
+        return first if can_keep(judged.episode, first) else 0
 
     def accepted(self, judged: Judged) -> bool:
         """Whether the verdict reaches theta. Raises ``VerdictError`` for a failed judge."""
@@ -115,7 +135,7 @@ class OVD(_Options):
             return []
         own = [judged.episode.reward for judged in usable]
         students = [j.episode for j in usable if self.keep_rejected or self.accepted(j)]
-        teachers = useful_demonstrations(group) if self.replace == "whole" else []
+        teachers = useful_demonstrations(group) if self.needs_demonstrator else []
         mixed = [*students, *teachers]
         if not mixed:
             return []

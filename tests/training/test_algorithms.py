@@ -392,7 +392,7 @@ def test_a_scripted_demonstrator_costs_one_row_for_equal_episodes():
         ({"theta": -1}, "theta: input should be greater than or equal to 0, got -1"),
         ({"theta": float("nan")}, "theta"),
         ({"thet": 7}, "unknown key 'thet', did you mean 'theta'?"),
-        ({"replace": "suffix"}, "replace: "),
+        ({"replace": "prefix"}, "replace: "),
     ],
 )
 def test_options_that_cannot_be_are_named(options, said):
