@@ -57,6 +57,9 @@ class _Options(BaseModel):
 class OVD(_Options):
     """On-policy Verbal Distillation: accept what the judge scores theta or more, replace the rest.
 
+    ``select: rank`` (the paper's version 2) accepts the ``keep`` best of each group instead, by
+    score and, where equal, by place; theta then only tells the bad turns of ``suffix``.
+
     ``replace: whole`` puts a demonstrator's episode in the place of a rejected one, ``drop``
     leaves the place empty. ``suffix`` (the paper's version 2) keeps its turns up to the first that
     the judge scores below theta, and lets the demonstrator go on from there: the kept turns stay
@@ -69,6 +72,8 @@ class OVD(_Options):
     """
 
     theta: float = Field(default=7, ge=0, le=10)
+    select: Literal["threshold", "rank"] = "threshold"
+    keep: int | None = Field(default=None, ge=1)
     replace: Literal["whole", "suffix", "drop"] = "whole"
     keep_rejected: bool = False
     baseline: Literal["group", "student"] = "student"
@@ -80,6 +85,11 @@ class OVD(_Options):
             raise ValueError(
                 "baseline: student goes with scale: none (an all-wrong group has deviation 0, "
                 "and its teacher's advantage would drown the others)"
+            )
+        if (self.select == "rank") != (self.keep is not None):
+            raise ValueError(
+                "select: rank goes with keep, how many of a group stay; got select: "
+                f"{self.select} and keep: {self.keep}"
             )
         return self
 
@@ -105,22 +115,28 @@ class OVD(_Options):
         first = next(bad, 0)
         return first if can_keep(judged.episode, first) else 0
 
-    def accepted(self, judged: Judged) -> bool:
-        """Whether the verdict reaches theta. Raises ``VerdictError`` for a failed judge."""
-        if judged.verdict is None:
-            raise ValueError(f"episode {judged.episode.id!r} was not judged")
-        return judged.verdict.accepted(self.theta)
+    def accepted(self, group: Group) -> list[int]:
+        """The places of the student's episodes that stay.
+
+        An episode that ended in an error is neither accepted nor rejected, nor is one whose judge
+        failed. Raises ``ValueError`` where one was not judged.
+        """
+        scores: dict[int, float] = {}
+        for place in group.usable_places:
+            judged = group.student[place]
+            if judged.verdict is None or judged.verdict.score is None:
+                raise ValueError(f"episode {judged.episode.id!r} was not judged")
+            scores[place] = judged.verdict.score
+        if self.select == "threshold":
+            return [place for place, score in scores.items() if score >= self.theta]
+        return sorted(sorted(scores, key=lambda place: -scores[place])[: self.keep])
 
     def slots(self, group: Group) -> list[int]:
         """The rejected episodes' places; a failed judge rejects nothing."""
         if self.replace == "drop":
             return []
-        usable = {id(judged) for judged in group.usable}
-        return [
-            place
-            for place, judged in enumerate(group.student)
-            if id(judged) in usable and not self.accepted(judged)
-        ]
+        accepted = self.accepted(group)
+        return [place for place in group.usable_places if place not in accepted]
 
     def rows(self, groups: Sequence[Group], dialect: Dialect) -> list[Row]:
         """The rows of the final mixed groups, equal ones merged."""
@@ -134,7 +150,8 @@ class OVD(_Options):
         if len(usable) < self.smallest_group:
             return []
         own = [judged.episode.reward for judged in usable]
-        students = [j.episode for j in usable if self.keep_rejected or self.accepted(j)]
+        staying = group.usable_places if self.keep_rejected else self.accepted(group)
+        students = [group.student[place].episode for place in staying]
         teachers = useful_demonstrations(group) if self.needs_demonstrator else []
         mixed = [*students, *teachers]
         if not mixed:

@@ -41,9 +41,14 @@ class Group:
     @property
     def usable(self) -> list[Judged]:
         """The student's episodes without those that ended in an error or whose judge failed."""
+        return [self.student[place] for place in self.usable_places]
+
+    @property
+    def usable_places(self) -> list[int]:
+        """The places in ``student`` of those that are ``usable``."""
         return [
-            judged
-            for judged in self.student
+            place
+            for place, judged in enumerate(self.student)
             if judged.episode.error is None
             and not (judged.verdict is not None and judged.verdict.failed)
         ]
