@@ -55,6 +55,7 @@ class PathJudge:
     """
 
     name = "path"
+    show_gold = True
 
     def __init__(self, *, score_level: ScoreLevel = "episode") -> None:
         self.score_level = check_score_level(score_level)

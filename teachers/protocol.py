@@ -16,7 +16,8 @@ class Judge(Protocol):
 
     A judge may also have ``fingerprint: str``, which names everything that its verdicts depend on
     (its version, options, model, rubric): verdicts are cached only for judges that have one. One
-    that scores each turn too (``Verdict.turns``) says so by ``score_level``, "turn".
+    that scores each turn too (``Verdict.turns``) says so by ``score_level``, "turn"; one that reads
+    no gold answer, reward or info of an episode, by ``show_gold``, ``False``.
     """
 
     name: str

@@ -48,6 +48,7 @@ class StepJudge:
     """
 
     name = "steps"
+    show_gold = True
 
     def __init__(self, grade: Grader | None = None, *, score_level: ScoreLevel = "episode") -> None:
         self._grade = grade
