@@ -209,8 +209,7 @@ def evaluate(
 
     Example: `ovd eval ovd/Math-v0 --student runs/demo --compare runs/demo`
 
-    Example: `ovd eval ovd/Math-v0 --student runs/demo --teacher-feedback llm --judge-option
-    model=smollm2-135m --attempts 3`
+    Example: `ovd eval --student runs/demo --teacher-feedback llm --judge-option model=smollm2-135m`
 
     Example: `ovd eval --engine bm25:wiki.index --tasks questions.jsonl --k 10`
     """
@@ -234,6 +233,8 @@ def evaluate(
     if samples > 1 and temperature == 0:
         raise OVDError("--samples: greedy samples are all the same; expected --temperature above 0")
     feedback = None
+    if teacher_feedback is None and (judge_option or gold_aware):
+        raise OVDError("--judge-option, --gold-aware: expected --teacher-feedback JUDGE with them")
     if teacher_feedback is not None:
         if samples > 1:
             raise OVDError(f"--teacher-feedback: expected one sample of each task, got {samples}")

@@ -333,6 +333,7 @@ def test_eval_of_a_run_with_an_adapter(ovd, config_file, tmp_path):
         (("-s", "x", "-e", "level"), "expected KEY=VALUE"),
         (("-s", "x", "--compare", "none.jsonl"), "none.jsonl: cannot be read"),
         (("-s", "x", "--teacher-feedback", "steps"), "judge 'steps': reads the gold answers"),
+        (("-s", "x", "--gold-aware"), "expected --teacher-feedback JUDGE with them"),
         (("-s", "x", "--teacher-feedback", "stepz"), "did you mean 'steps'?"),
         (
             ("-s", "x", "--teacher-feedback", "llm", "--judge-option", "show_gold=true"),

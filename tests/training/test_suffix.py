@@ -7,9 +7,17 @@ from agents.dialects import make_dialect
 from agents.episode import Episode
 from agents.protocol import Capabilities, Completion
 from agents.rollout import rollout
+from agents.scripted import ScriptedAgent
 from agents.student import Student
-from ovd_envs import make
-from teachers import PathJudge, StepJudge, Verdict, make_demonstrator, score
+from ovd_envs import ListTasks, Reply, Task, TextEnv, make, register
+from teachers import (
+    AgentDemonstrator,
+    PathJudge,
+    StepJudge,
+    Verdict,
+    make_demonstrator,
+    score,
+)
 from teachers.protocol import Continuing
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.made import batches_of, student, teacher
@@ -234,6 +242,41 @@ def test_rows_that_were_begun_differently_are_not_merged():
     assert merge_rows([row, row]) == [
         type(row)(**{f: getattr(row, f) for f in row.__slots__} | {"weight": 2.0})
     ]
+
+
+class Draws(TextEnv):
+    """Shows the training step, and a number that its seed draws: ends after three messages."""
+
+    def __init__(self):
+        tasks = ListTasks("draws", train=[Task("draws/0", "Draw.", ("x",))])
+        super().__init__(tasks, budget={"turns": 3})
+
+    def observe(self, task):
+        return f"{task.question} {self.training_step}"
+
+    def respond(self, action):
+        return Reply(str(self.np_random.integers(10**9)))
+
+
+register("test/Draws-v0", Draws, "for tests")
+
+
+def test_the_environment_is_reset_as_the_students_was():
+    """With its seed, whatever that of the attempt is, and at its step of the training."""
+    agent = ScriptedAgent(["a", "b", "c"], "student")
+    [episode] = rollout(
+        agent, "test/Draws-v0", [Draws().tasks.task("train", 0)], seed=3, step=4, training=True
+    )
+    assert episode.observation == "Draw. 4"
+    one = AgentDemonstrator(ScriptedAgent(["x", "y", "z"], "teacher"), attempts=3)
+    done = []
+    one.progress = done.append
+    one.continue_from("test/Draws-v0", [(episode, 2)])
+    assert len({other.seed for other in done}) == 3
+    for other in done:
+        assert other.error is None
+        assert [t.observation for t in other.turns] == [t.observation for t in episode.turns]
+        assert [t.action for t in other.turns] == ["a", "b", "z"]
 
 
 def test_attempts_are_made_from_the_same_turns():
