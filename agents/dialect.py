@@ -152,9 +152,20 @@ class Dialect(ABC):
         agent has mask 1, its end of turn included (unless it ran out of tokens: then it has none,
         or one that is given); the log-probabilities are 0.0, which for given text means: not
         sampled by this model.
+
+        Where another began the episode (``kept``), the tokens that it has of those turns stay as
+        they are, and the rest goes on from there.
         """
-        again = replace(episode, turns=[], segments=[])
-        for number, turn in enumerate(episode.turns):
+        kept = episode.kept if episode.segments else 0
+        again = replace(
+            episode,
+            turns=episode.turns[:kept],
+            segments=[
+                Segment(list(s.ids), list(s.mask), list(s.logprobs))
+                for s in episode.segments[: len(episode.segments) * bool(kept)]
+            ],
+        )
+        for number, turn in enumerate(episode.turns[kept:], start=kept):
             segment, given = self.next_turn(again, system)
             if not again.segments or segment is not again.segments[-1]:
                 again.segments.append(segment)

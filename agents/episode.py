@@ -98,11 +98,18 @@ class Episode:
     seed: tuple[int, ...] = (0,)
     started: float = 0.0
     seconds: float = 0.0
+    #: Of an episode in which a demonstrator goes on where a student's went wrong: how many turns
+    #: are the student's, and its name. ``segments`` are then those turns' tokens, exactly as the
+    #: student sampled them; the demonstrator's turns have none.
+    kept: int = 0
+    begun_by: str = ""
     #: The environment's info at the end (JSON), e.g. the outcome of grading.
     info: dict[str, Any] = field(default_factory=dict)
     #: Strings that end a message in this environment (``TextEnv.stop_strings``), for the agent
     #: while the episode runs; not saved.
     stop_strings: tuple[str, ...] = field(default=(), compare=False)
+    #: The turns that this one goes on from, for who begins it; not saved.
+    start: Episode | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:
@@ -118,6 +125,14 @@ class Episode:
     def answer(self) -> str:
         """The last message of the acting model, or the empty string."""
         return self.turns[-1].action if self.turns else ""
+
+    @property
+    def written_by(self) -> list[str]:
+        """Who wrote each turn."""
+        beside = self.info.get("written_by")
+        if isinstance(beside, list) and len(beside) == len(self.turns):
+            return [str(name) for name in beside]
+        return [self.begun_by if n < self.kept else self.agent for n in range(len(self.turns))]
 
     @property
     def num_sampled_tokens(self) -> int:
@@ -145,6 +160,8 @@ class Episode:
             "group": self.group,
             "index": self.index,
             "seed": list(self.seed),
+            "kept": self.kept,
+            "begun_by": self.begun_by,
             "started": self.started,
             "seconds": self.seconds,
             "info": self.info,

@@ -21,6 +21,7 @@ from agents.episode import Episode
 from agents.protocol import NO_MESSAGE, Act, Agent
 from agents.stepping import (
     EnvFactory,
+    Start,
     ask,
     begin,
     checked,
@@ -33,7 +34,6 @@ from agents.stepping import (
     step,
 )
 from ovd_envs.errors import OVDError
-from ovd_envs.task import Task
 
 #: Where environments are reset and stepped; a number is that many processes.
 Workers = Literal["threads", "processes"] | int
@@ -48,7 +48,7 @@ _FIRST_PATIENCE = 0.1
 def stream_episodes(
     agent: Agent,
     env: str | EnvFactory,
-    requests: Iterable[tuple[Task, tuple[int, ...]]],
+    requests: Iterable[Start],
     *,
     env_options: Mapping[str, Any] | None = None,
     batch_size: int = 64,
@@ -123,7 +123,7 @@ class _Stream:
         self,
         agent: Agent,
         env: tuple[EnvFactory, str],
-        requests: Iterator[tuple[Task, tuple[int, ...]]],
+        requests: Iterator[Start],
         batch_size: int,
         training: bool,
     ) -> None:
@@ -187,7 +187,7 @@ class _Stream:
             request = next(self._requests, None)
             if request is None:
                 return
-            place = _Place(new_episode(*request, env=self._env, agent=self._agent.name))
+            place = _Place(new_episode(request, env=self._env, agent=self._agent.name))
             if self._idle:
                 place.world = self._idle.pop()
             elif self._broken:

@@ -14,6 +14,7 @@ from agents.episode import Episode
 from agents.protocol import NO_MESSAGE, Act, Agent
 from agents.stepping import (
     EnvFactory,
+    Start,
     ask,
     begin,
     close,
@@ -24,7 +25,6 @@ from agents.stepping import (
     new_episode,
     step,
 )
-from ovd_envs.task import Task
 
 World = gymnasium.Env[str, str]
 
@@ -35,7 +35,7 @@ _AT_ONCE = 64
 def run_together(
     agent: Agent,
     env: str | EnvFactory,
-    requests: Sequence[tuple[Task, tuple[int, ...]]],
+    requests: Sequence[Start],
     *,
     env_options: Mapping[str, Any] | None,
     batch_size: int,
@@ -56,8 +56,8 @@ def run_together(
     try:
         for start in range(0, len(requests), batch_size):
             batch = [
-                new_episode(task, key, env=name, agent=agent.name)
-                for task, key in requests[start : start + batch_size]
+                new_episode(request, env=name, agent=agent.name)
+                for request in requests[start : start + batch_size]
             ]
             while len(worlds) < len(batch):
                 worlds.append(factory())

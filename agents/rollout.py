@@ -10,7 +10,7 @@ from agents.episode import Episode
 from agents.free_rollout import Workers, check_workers, stream_episodes
 from agents.lockstep import run_together
 from agents.protocol import Agent
-from agents.stepping import EnvFactory
+from agents.stepping import EnvFactory, Start
 from ovd_envs.env import TextEnv
 from ovd_envs.errors import OVDError
 from ovd_envs.task import Task
@@ -82,7 +82,7 @@ def check_mode(mode: object, workers: object) -> None:
 def run_seeded(
     agent: Agent,
     env: str | EnvFactory,
-    requests: Sequence[tuple[Task, tuple[int, ...]]],
+    requests: Sequence[Start],
     *,
     env_options: Mapping[str, Any] | None = None,
     batch_size: int = 64,
@@ -94,7 +94,9 @@ def run_seeded(
     """One episode for each (task, seed), in order; what ``rollout`` is made of.
 
     A seed is (run seed, step, position of the task, index in the group): the first three name
-    the group.
+    the group. A third part, from ``agents.kept_turns``, has the episode go on from these turns:
+    they happen in its environment first. Where that does not give the same observations again,
+    the episode ends in an error.
     """
     check_mode(mode, workers)
     if mode is None:
@@ -124,7 +126,7 @@ def run_seeded(
 def _run_free(
     agent: Agent,
     env: str | EnvFactory,
-    requests: Sequence[tuple[Task, tuple[int, ...]]],
+    requests: Sequence[Start],
     *,
     env_options: Mapping[str, Any] | None,
     batch_size: int,
@@ -147,7 +149,16 @@ def _run_free(
             done.setdefault(episode.seed, []).append(episode)
             if progress is not None:
                 progress(episode)
-    return [done[key].pop(0) for _, key in requests]
+    return [done[request[1]].pop(0) for request in requests]
 
 
-__all__ = ["EnvFactory", "Mode", "TextEnv", "Workers", "rollout", "run_seeded", "stream_episodes"]
+__all__ = [
+    "EnvFactory",
+    "Mode",
+    "Start",
+    "TextEnv",
+    "Workers",
+    "rollout",
+    "run_seeded",
+    "stream_episodes",
+]

@@ -11,6 +11,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,12 @@ from agents.episode import Episode, Turn
 from agents.protocol import Act, Agent
 from ovd_envs.errors import OVDError
 from ovd_envs.registry import make
+from ovd_envs.state import SnapshotError, recorded, restore
 from ovd_envs.task import Task
+
+#: What an episode begins with: its task and its seed, and where it goes on from another's turns
+#: (``agents.kept_turns``), these.
+Start = tuple[Task, tuple[int, ...]] | tuple[Task, tuple[int, ...], Episode]
 
 EnvFactory = Callable[[], gymnasium.Env[str, str]]
 
@@ -34,27 +40,64 @@ def env_factory(
     return env, getattr(env, "__name__", type(env).__name__)
 
 
-def new_episode(task: Task, seed: tuple[int, ...], *, env: str, agent: str) -> Episode:
-    """An episode that has not begun. ``seed``: (run, step, task, index in the group)."""
+def new_episode(start: Start, *, env: str, agent: str) -> Episode:
+    """An episode that has not begun. A seed is (run, step, task, index in the group)."""
+    task, seed = start[0], start[1]
     group = "-".join(map(str, seed[1:-1])) or "0"
-    return Episode(task=task, env=env, agent=agent, group=group, index=seed[-1], seed=seed)
+    episode = Episode(task=task, env=env, agent=agent, group=group, index=seed[-1], seed=seed)
+    if len(start) == 3:
+        episode.start = start[2]
+    return episode
 
 
 def begin(world: gymnasium.Env[str, str], episode: Episode, *, training: bool) -> None:
-    """Reset ``world`` to the episode's task: its first observation."""
+    """Reset ``world`` to the episode's task: its first observation.
+
+    Where the episode goes on from another's turns, these happen in it first.
+    """
     episode.started = time.time()
+    start = episode.start
+    seed = (start or episode).seed
     options: dict[str, Any] = {"task": episode.task}
     if training and "training_step" in getattr(world.unwrapped, "reset_options", ()):
-        options["training_step"] = episode.seed[1]
+        options["training_step"] = seed[1]
     try:
         # Gymnasium seeds are one number; the four of an episode are mixed into it.
-        seed = hash(episode.seed) & 0x7FFFFFFF
-        episode.observation, _ = world.reset(seed=seed, options=options)
+        number = hash(seed) & 0x7FFFFFFF
+        if start is None:
+            episode.observation, _ = world.reset(seed=number, options=options)
+        else:
+            _go_on_from(start, world, episode, number, options.get("training_step"))
         episode.stop_strings = tuple(getattr(world.unwrapped, "stop_strings", ()))
+    except SnapshotError:  # of this episode alone: the world is not the same twice
+        fail(episode, traceback.format_exc())
     except OVDError:
         raise
     except Exception:  # noqa: BLE001 - somebody's environment can fail in any way
         fail(episode, traceback.format_exc())
+
+
+def _go_on_from(
+    start: Episode,
+    world: gymnasium.Env[str, str],
+    episode: Episode,
+    seed: int,
+    training_step: int | None,
+) -> None:
+    """Bring ``world`` and ``episode`` to where ``start`` ends."""
+    episode.observation = start.observation
+    episode.turns = [replace(turn) for turn in start.turns]
+    episode.reward = start.reward
+    episode.kept, episode.begun_by = len(start.turns), start.agent
+    state = recorded(
+        type(world.unwrapped).__name__,
+        episode.task,
+        seed,
+        start.observation,
+        [(turn.action, turn.observation, turn.reward) for turn in start.turns],
+        training_step=training_step,
+    )
+    restore(world, state)
 
 
 def step(world: gymnasium.Env[str, str], episode: Episode, act: Act, seconds: float) -> None:

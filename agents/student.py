@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from agents.episode import Episode
+from agents.episode import Episode, Segment
 from agents.protocol import Act, Backend, Completion, Request, capabilities_of
 
 
@@ -109,6 +109,8 @@ class Student:
     def _request(self, episode: Episode) -> Request | Act:
         """The next request of an episode, or the act that ends it where a budget is used up."""
         dialect = self.backend.dialect
+        if episode.turns and not episode.segments:
+            self._read(episode)
         allowed = self.max_tokens
         if self.max_episode_tokens is not None:
             allowed = min(allowed, self.max_episode_tokens - episode.num_sampled_tokens)
@@ -129,6 +131,13 @@ class Student:
             stop=(*self.stop, *self._closing(episode)),
             session=episode.id,
         )
+
+    def _read(self, episode: Episode) -> None:
+        """The turns of an episode that somebody else began, as this model reads them: given."""
+        for segment in self.backend.dialect.segments(episode, self.system):
+            given = Segment()
+            given.extend_given(segment.ids)
+            episode.segments.append(given)
 
     def finish(self, episodes: Sequence[Episode]) -> None:
         """Let go of what the backend keeps for episodes that have ended."""

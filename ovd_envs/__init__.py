@@ -11,6 +11,7 @@ from ovd_envs.registry import (
     register_entry_points,
 )
 from ovd_envs.spaces import UnicodeText
+from ovd_envs.state import Snapshot, SnapshotError, restore, snapshot
 from ovd_envs.task import ListTasks, Task, TaskSource
 from ovd_envs.vector import TextVectorEnv, make_vec
 
@@ -22,6 +23,8 @@ __all__ = [
     "RegistrationError",
     "Registry",
     "Reply",
+    "Snapshot",
+    "SnapshotError",
     "Task",
     "TaskError",
     "TaskSource",
@@ -32,6 +35,8 @@ __all__ = [
     "make",
     "make_vec",
     "register",
+    "restore",
+    "snapshot",
 ]
 
 register(

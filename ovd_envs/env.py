@@ -14,6 +14,7 @@ from gymnasium.error import ResetNeeded
 
 from ovd_envs.errors import OVDError, TaskError
 from ovd_envs.spaces import UnicodeText
+from ovd_envs.state import Past, Snapshot, SnapshotError
 from ovd_envs.task import Task, TaskSource
 
 #: The ends that ``TextEnv`` itself brings about, in the order in which they are checked.
@@ -162,6 +163,8 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         self._tokens = 0
         self._started = 0.0
         self._transcript: list[str] = []
+        self._past: Past | None = None
+        self._steps: list[tuple[str, str, float]] = []
 
     @property
     def task(self) -> Task:
@@ -207,16 +210,23 @@ class TextEnv(gymnasium.Env[str, str], ABC):
             if name not in self.reset_options:
                 known = ", ".join(self.reset_options)
                 raise TaskError(f"reset: unknown option {name!r}, expected one of {known}")
-        self.training_step = options.get("training_step")
-        self._task = self._choose(options.get("task"), options.get("split", self.split))
+        task = self._choose(options.get("task"), options.get("split", self.split))
+        observation = self._start(task, options.get("training_step"))
+        self._show(observation)
+        return observation, self._info("", {})
+
+    def _start(self, task: Task, training_step: int | None) -> str:
+        """Begin an episode of ``task``: the first observation."""
+        self.training_step, self._task = training_step, task
         self._done = True  # no episode runs where observe fails
         self._turn = self._characters = self._tokens = 0
         self._started = time.monotonic()
-        observation = self.observe(self._task)
+        random = self.np_random.bit_generator.state
+        observation = self.observe(task)
         self._done = False
         self._transcript = [observation]
-        self._show(observation)
-        return observation, self._info("", {})
+        self._past, self._steps = Past(task, training_step, random, observation), []
+        return observation
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take one message of the acting model.
@@ -234,6 +244,7 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         truncated = not terminated and used_up is not None
         self._done = terminated or truncated
         self._transcript += [f"> {action}", reply.observation]
+        self._steps.append((action, reply.observation, float(reply.reward)))
         self._show(f"> {action}\n{reply.observation}")
         end = reply.end if terminated else (used_up or "")
         return (
@@ -243,6 +254,83 @@ class TextEnv(gymnasium.Env[str, str], ABC):
             truncated,
             self._info(end or "", reply.info),
         )
+
+    def save_state(self) -> Any:
+        """What an episode changes in this environment beside what ``TextEnv`` itself keeps.
+
+        For ``snapshot``, which makes a deep copy of it. An environment that does not write this
+        and ``load_state`` raises ``NotImplementedError``: its episodes are then played again.
+        """
+        raise NotImplementedError
+
+    def load_state(self, state: Any) -> None:
+        """Take back what ``save_state`` gave (the very objects may be kept)."""
+        raise NotImplementedError
+
+    def snapshot(self) -> Snapshot:
+        """The state of the episode; later steps do not change it.
+
+        Raises ``SnapshotError`` before the first ``reset``. ``ovd_envs.snapshot`` keeps what
+        Gymnasium's wrappers around an environment hold, too.
+        """
+        if self._past is None:
+            raise SnapshotError("no episode has begun: call reset before snapshot")
+        past = replace(self._past, steps=tuple(self._steps))
+        try:
+            own = copy.deepcopy(self.save_state())
+        except NotImplementedError:
+            return Snapshot(type(self).__name__, past)
+        fields = {name: copy.copy(getattr(self, name)) for name in _EPISODE}
+        fields["elapsed"] = time.monotonic() - self._started
+        fields["random"] = self.np_random.bit_generator.state
+        return Snapshot(type(self).__name__, past, fields, own)
+
+    def restore(self, state: Snapshot) -> None:
+        """Go on from ``state``, of this environment or of another one made with equal options.
+
+        Where the environment has no ``save_state``, the task is begun again and the past messages
+        are sent again; the observations and rewards must be the same. Raises ``SnapshotError``
+        where they are not, naming the first turn that differs, and where the state is of another
+        kind of environment. No episode runs after an error.
+        """
+        if state.env != type(self).__name__:
+            raise SnapshotError(f"expected a state of {type(self).__name__}, got of {state.env}")
+        self._done = True
+        if state.fields is None:
+            self._replay(state.past)
+            return
+        self._past, self._steps = replace(state.past, steps=()), list(state.past.steps)
+        self.training_step, self._task = state.past.training_step, state.past.task
+        self.load_state(copy.deepcopy(state.own))
+        self._started = time.monotonic() - state.fields["elapsed"]
+        self.np_random.bit_generator.state = state.fields["random"]
+        for name in _EPISODE:
+            setattr(self, name, copy.copy(state.fields[name]))
+
+    def _replay(self, past: Past) -> None:
+        """Play ``past`` again, and check that it is the same."""
+        self.np_random.bit_generator.state = past.random
+        mode, self.render_mode = self.render_mode, None  # nobody is shown it twice
+        try:
+            got = self._start(past.task, past.training_step)
+            differs = None if got == past.observation else (0, past.observation, got)
+            for number, (action, observation, reward) in enumerate(past.steps, start=1):
+                if differs is not None:
+                    break
+                if self._done:
+                    raise SnapshotError(f"replay: the episode ended before turn {number}")
+                again, points, *_ = self.step(action)
+                if (again, float(points)) != (observation, reward):
+                    differs = number, f"{observation} ({reward:g})", f"{again} ({points:g})"
+        finally:
+            self.render_mode = mode
+        if differs is not None:
+            self._done = True
+            number, wanted, came = differs
+            raise SnapshotError(
+                f"replay: the observation of turn {number} differs, expected "
+                f"{_shortened(wanted)!r}, got {_shortened(came)!r}"
+            )
 
     def render(self) -> Any:
         """The episode so far as text for "ansi"; "human" is printed as it happens."""
@@ -287,6 +375,15 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         if end:
             info["answers"] = list(self.task.answers)
         return info
+
+
+#: What ``TextEnv`` keeps of an episode, beside its past, its clock and its random numbers.
+_EPISODE = ("_done", "_turn", "_characters", "_tokens", "_transcript")
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _copied(value: Any) -> Any:

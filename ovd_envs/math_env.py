@@ -84,6 +84,12 @@ class MathEnv(TextEnv):
             return Reply(reward=reward, end=end, info=info)
         return Reply(FEEDBACK[outcome], info=info)
 
+    def save_state(self) -> None:
+        """Nothing: an attempt leaves no trace here."""
+
+    def load_state(self, state: None) -> None:
+        """Nothing."""
+
     def gold_actions(self, task: Task, answer: str) -> tuple[str, ...]:
         """The gold answer in a box."""
         return (f"\\boxed{{{answer}}}",)

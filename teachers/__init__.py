@@ -7,9 +7,10 @@ from teachers.demonstrators import AgentDemonstrator, ScriptedSolver
 from teachers.llm_judge import LLMJudge
 from teachers.outcome_judge import OutcomeJudge
 from teachers.path_judge import PathJudge
-from teachers.protocol import Demonstrator, Judge
+from teachers.protocol import Continuing, Demonstrator, Judge
 from teachers.registry import judges, make_demonstrator, make_judge
 from teachers.rubric import load_rubric
+from teachers.saved_demonstrator import SavedDemonstrator
 from teachers.score import score
 from teachers.step_judge import StepJudge
 from teachers.verdict import MAX_SCORE, Verdict, VerdictError
@@ -18,11 +19,13 @@ from teachers.verdict_log import read_verdicts
 __all__ = [
     "MAX_SCORE",
     "AgentDemonstrator",
+    "Continuing",
     "Demonstrator",
     "Judge",
     "LLMJudge",
     "OutcomeJudge",
     "PathJudge",
+    "SavedDemonstrator",
     "ScriptedSolver",
     "StepJudge",
     "Verdict",

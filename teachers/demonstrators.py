@@ -8,11 +8,14 @@ from concurrent.futures import Future
 from typing import Any
 
 from agents.episode import Episode
+from agents.kept_turns import keep_turns
 from agents.protocol import Act, Agent
-from agents.rollout import run_seeded
+from agents.rollout import Start, run_seeded
 from ovd_envs.errors import OVDError, TaskError
 from ovd_envs.task import Task
 from teachers import wordings
+from teachers.protocol import Judge
+from teachers.score import score
 
 WORKINGS = ("direct", "split", "rationale")
 
@@ -99,8 +102,10 @@ def _summands(steps: Sequence[str], operands: Any) -> tuple[int, int] | None:
 class AgentDemonstrator:
     """A demonstrator that lets ``agent`` act, and keeps the best of ``attempts`` episodes.
 
-    "Best" is the highest reward, the earliest where equal. Where every attempt of a request
-    ended in an error, that episode is returned with its error, for the caller to count.
+    "Best" is the highest reward, or the highest score of ``judge`` where there is one (an attempt
+    whose judge failed comes after all that have a score); the earliest where equal. Where every
+    attempt of a request ended in an error, that episode is returned with its error, for the caller
+    to count.
     """
 
     def __init__(
@@ -109,11 +114,13 @@ class AgentDemonstrator:
         name: str | None = None,
         *,
         attempts: int = 1,
+        judge: Judge | None = None,
         batch_size: int = 64,
         progress: Callable[[Episode], None] | None = None,
     ) -> None:
         if attempts < 1:
             raise OVDError(f"attempts: expected at least 1, got {attempts}")
+        self.judge = judge
         self.agent = agent
         self.name = name or agent.name
         self.attempts = attempts
@@ -127,25 +134,61 @@ class AgentDemonstrator:
         env_options: Mapping[str, Any] | None = None,
     ) -> list[Episode]:
         """One finished episode for each (task, seed), in order. See ``Demonstrator``."""
-        actor = _Named(self.agent, self.name)
-        seeded = [
-            (task, (*seed[:-1], seed[-1] * self.attempts + attempt))
-            for task, seed in requests
-            for attempt in range(self.attempts)
-        ]
+        return self._run(env, requests, env_options, training=False)
+
+    def continue_from(
+        self,
+        env: str,
+        requests: Sequence[tuple[Episode, int]],
+        env_options: Mapping[str, Any] | None = None,
+    ) -> list[Episode]:
+        """The agent goes on after the first turns of each student's episode. See ``Continuing``.
+
+        It reads the student's conversation so far as if it were its own.
+        """
+        begun = [keep_turns(episode, turns) for episode, turns in requests]
+        starts = [(start.task, start.seed, start) for start in begun]
+        shown = self._run(env, starts, env_options, training=True)
+        for episode, start in zip(shown, begun, strict=True):
+            episode.start, episode.segments = None, start.segments
+        return shown
+
+    def _run(
+        self,
+        env: str,
+        requests: Sequence[Start],
+        env_options: Mapping[str, Any] | None,
+        *,
+        training: bool,
+    ) -> list[Episode]:
+        """The best of the attempts at each request."""
+        starts: list[Start] = []
+        for request in requests:
+            for attempt in range(self.attempts):
+                seed = (*request[1][:-1], request[1][-1] * self.attempts + attempt)
+                starts.append((request[0], seed, *request[2:]))
         episodes = run_seeded(
-            actor,
+            _Named(self.agent, self.name),
             env,
-            seeded,
+            starts,
             env_options=env_options,
             batch_size=self.batch_size,
+            training=training,
             progress=self.progress,
         )
+        worth = [(episode.error is None, True, episode.reward) for episode in episodes]
+        if self.judge is not None and self.attempts > 1:
+            verdicts = score(self.judge, episodes)
+            worth = [
+                (episode.error is None, not verdict.failed, verdict.score or 0.0)
+                for episode, verdict in zip(episodes, verdicts, strict=True)
+            ]
         best = []
-        for position, (_, seed) in enumerate(requests):
-            group = episodes[position * self.attempts : (position + 1) * self.attempts]
-            chosen = max(group, key=lambda e: (e.error is None, e.reward))
-            chosen.index = seed[-1]  # the place asked for, whichever attempt was kept
+        for position, request in enumerate(requests):
+            first = position * self.attempts
+            place = max(range(first, first + self.attempts), key=worth.__getitem__)
+            chosen = episodes[place]
+            chosen.index = request[1][-1]  # the place asked for, whichever attempt was kept
             best.append(chosen)
         return best
 
@@ -180,18 +223,68 @@ def scripted_demonstrator(working: str = "direct") -> AgentDemonstrator:
 def model_demonstrator(
     model: str,
     *,
+    backend: str = "transformers",
     attempts: int = 1,
+    best_by: str = "outcome",
+    judge: str | Mapping[str, Any] | None = None,
     temperature: float = 0.7,
-    max_tokens: int = 256,
+    max_tokens: int | None = None,
+    max_episode_tokens: int | None = None,
     batch_size: int = 64,
 ) -> AgentDemonstrator:
-    """The demonstrator "model": a language model (alias, folder or hub name) acts itself.
+    """The demonstrator "model": a language model acts itself.
 
-    Raises ``OVDError`` where there is no such model.
+    Args:
+        model: alias, folder, hub name, or a run's folder (its newest student).
+        backend: what runs it, as for students: "transformers", "vllm", "openai:http://HOST/v1", ...
+        attempts: episodes of each request, of which the best is shown.
+        best_by: "outcome", the environment's reward, or "verdict", the score of ``judge``.
+        judge: a judge's name, or a mapping of its name and options.
+        temperature: of sampling; 0 is greedy.
+        max_tokens: most tokens of one message; not said, as in its run, or 256.
+        max_episode_tokens: most tokens of all its messages together.
+        batch_size: episodes that run at a time.
+
+    Raises ``OVDError`` for an option that cannot be, and where there is no such model or judge.
     """
+    if best_by not in ("outcome", "verdict"):
+        raise OVDError(f"best_by: expected outcome or verdict, got {best_by!r}")
+    if (best_by == "verdict") != (judge is not None):
+        raise OVDError(f"best_by: verdict goes with a judge; got {best_by} and judge {judge!r}")
+    for option, value in (("max_tokens", max_tokens), ("max_episode_tokens", max_episode_tokens)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise OVDError(f"{option}: expected a whole number of at least 1, got {value!r}")
+    if backend.partition(":")[0] == "openai" and max_episode_tokens is not None:
+        raise OVDError("max_episode_tokens: a chat API gives no tokens to count; use max_tokens")
     import agents
+    from agents.student_source import MAX_TOKENS, find_source
 
+    reader = _reader(judge)
+    source = find_source(model)
     student = agents.load_student(
-        model, temperature=temperature, max_tokens=max_tokens, batch_size=batch_size
+        source.model,
+        temperature=temperature,
+        max_tokens=max_tokens or source.max_tokens or MAX_TOKENS,
+        dtype=source.dtype,
+        dialect=source.dialect or "chat",
+        batch_size=batch_size,
+        backend=backend,
     )
-    return AgentDemonstrator(student, name=model, attempts=attempts, batch_size=batch_size)
+    if isinstance(student, agents.Student):
+        student.max_episode_tokens = max_episode_tokens
+    return AgentDemonstrator(
+        student, name=model, attempts=attempts, judge=reader, batch_size=batch_size
+    )
+
+
+def _reader(judge: str | Mapping[str, Any] | None) -> Judge | None:
+    """The judge of this name, or of this name and options."""
+    from teachers.registry import make_judge
+
+    if judge is None:
+        return None
+    options = {"name": judge} if isinstance(judge, str) else dict(judge)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise OVDError(f"judge: expected its name, or a mapping with 'name', got {judge!r}")
+    return make_judge(name, **options)

@@ -15,6 +15,7 @@ class OutcomeJudge:
     """
 
     name = "outcome"
+    show_gold = True
     fingerprint = "outcome/1"
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:

@@ -90,8 +90,23 @@ class PathDemonstrator:
 
         Raises ``OVDError`` where the environment is not one in which there is something to search.
         """
+        return self._in(env, env_options).demonstrate(env, requests, env_options)
+
+    def continue_from(
+        self,
+        env: str,
+        requests: Sequence[tuple[Episode, int]],
+        env_options: Mapping[str, Any] | None = None,
+    ) -> list[Episode]:
+        """Search what the student's turns have not shown yet, then answer. See ``Continuing``.
+
+        Raises ``OVDError`` as ``demonstrate`` does.
+        """
+        return self._in(env, env_options).continue_from(env, requests, env_options)
+
+    def _in(self, env: str, env_options: Mapping[str, Any] | None) -> AgentDemonstrator:
         protocol = getattr(ovd_envs.make(env, **dict(env_options or {})), "protocol", None)
         if not isinstance(protocol, Protocol):
             raise OVDError(f"demonstrator 'path': {env!r} has no searches; see ovd/WorldQA-v0")
         walker = PathWalker(protocol, name=self.name)
-        return AgentDemonstrator(walker).demonstrate(env, requests, env_options)
+        return AgentDemonstrator(walker)

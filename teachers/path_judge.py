@@ -11,12 +11,16 @@ from agents.episode import Episode
 from ovd_envs.errors import OVDError
 from ovd_envs.grading.qa import normalize_answer
 from ovd_envs.task import Task
+from teachers.score_level import ScoreLevel, check_score_level
 from teachers.verdict import MAX_SCORE, Verdict
 
 _OUTCOMES = ("right", "wrong", "no_answer", "unsupported")
 
 #: Complaints that a reason tells; what is more is counted.
 _TOLD = 3
+
+#: Scores of turns: see ``PathJudge``.
+_MORE_THAN_NEEDED, _NOT_NEEDED, _REPEATED, _WRONG_ANSWER = 4, 3, 2, 1
 
 
 class PathJudge:
@@ -39,10 +43,23 @@ class PathJudge:
     Read are the environment's "outcome", "answer", "searches", "opened" and "failed" and the number
     of the acting model's own messages; never an observation. A task without support, or an episode
     of another environment, is an error verdict.
+
+    ``score_level`` "turn" scores each turn too (``Verdict.turns``), where the environment tells
+    what each message "did": 9 for a search or a page that found support that was needed, and for
+    a right and supported answer; 4 for a search more than needed, 3 for one that found nothing
+    needed or a page that was not, 2 for a repeated query; 1 for an answer that is wrong or came
+    too soon, 0 for a message without an action and for a last one without an answer. ``None``
+    where the engine or a page failed.
+
+    Raises ``OVDError`` for another ``score_level``.
     """
 
     name = "path"
-    fingerprint = "path/1"
+    show_gold = True
+
+    def __init__(self, *, score_level: ScoreLevel = "episode") -> None:
+        self.score_level = check_score_level(score_level)
+        self.fingerprint = f"path/2/{score_level}"
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
         """One verdict for every episode."""
@@ -52,14 +69,18 @@ class PathJudge:
         started = time.perf_counter()
         try:
             support = Support.of(episode.task)
+            turns = None
             if episode.turns:
-                score, reason = verdict_on(support, read_walk(support, episode))
+                walk = read_walk(support, episode)
+                score, reason = verdict_on(support, walk)
+                if self.score_level == "turn":
+                    turns = turn_scores(support, walk, episode)
             else:
                 score, reason = 0, "Nothing was done."
         except OVDError as error:
             return Verdict(episode.id, self.name, None, error=" ".join(str(error).split()))
         seconds = time.perf_counter() - started
-        return Verdict(episode.id, self.name, score, reason, seconds=seconds)
+        return Verdict(episode.id, self.name, score, reason, seconds=seconds, turns=turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +126,10 @@ class Walk:
     wasted: int = 0
     complaints: list[str] = field(default_factory=list)
     """What was wasted, for the reason."""
+    searches: list[float] = field(default_factory=list)
+    """The score of each search, as a turn."""
+    opened: list[float] = field(default_factory=list)
+    """The score of each opened document, as a turn."""
 
 
 def read_walk(support: Support, episode: Episode) -> Walk:
@@ -128,10 +153,14 @@ def read_walk(support: Support, episode: Episode) -> Walk:
         first = queries.setdefault(_one_form(query), number)
         if first != number:
             _waste(walk, f"search {number} repeats search {first}")
+            walk.searches.append(_REPEATED)
         elif not hits:
             _waste(walk, f"search {number} ({_short(query)!r}) finds nothing that is needed")
+            walk.searches.append(_NOT_NEEDED)
         else:
             useful += 1
+            enough = useful > len(support.documents)
+            walk.searches.append(_MORE_THAN_NEEDED if enough else MAX_SCORE)
     # One document a search is enough. A later search that finds a document again is only then too
     # much: otherwise an earlier one that finds more would spoil it.
     if (more := useful - len(support.documents)) > 0:
@@ -141,6 +170,7 @@ def read_walk(support: Support, episode: Episode) -> Walk:
         hits = _hits(support, [document], titles)
         walk.found |= hits
         other += not hits
+        walk.opened.append(MAX_SCORE if hits else _NOT_NEEDED)
     if other:
         _waste(walk, f"{_count(other, 'page')} opened that {_is(other)} not needed", other)
     failed = info.get("failed", 0)
@@ -175,6 +205,26 @@ def verdict_on(support: Support, walk: Walk) -> tuple[float, str]:
         return share, f"There is no answer; {told}{_told_waste(walk)}."
     hop = _hop(support, walk.answer)
     return 1 + share, f"{answer} is wrong{hop}; {told}{_told_waste(walk)}."
+
+
+def turn_scores(support: Support, walk: Walk, episode: Episode) -> tuple[float | None, ...] | None:
+    """The score of each turn (see ``PathJudge``); ``None`` where it is not told what each did."""
+    did = episode.info.get("did")
+    if not isinstance(did, (list, tuple)) or len(did) != len(episode.turns):
+        return None
+    searches, opened = iter(walk.searches), iter(walk.opened)
+    right = walk.outcome == "right" and len(walk.found) == len(support.documents)
+    scores: list[float | None] = []
+    for what in did:
+        if what == "search":
+            scores.append(next(searches, None))
+        elif what == "open":
+            scores.append(next(opened, None))
+        elif what == "answer":
+            scores.append(MAX_SCORE if right else _WRONG_ANSWER)
+        else:
+            scores.append(None if what == "failed" else 0)
+    return tuple(scores)
 
 
 def _told_support(support: Support, walk: Walk) -> str:

@@ -15,7 +15,9 @@ class Judge(Protocol):
     """Reads finished episodes and scores each from 0 to 9, with a reason.
 
     A judge may also have ``fingerprint: str``, which names everything that its verdicts depend on
-    (its version, options, model, rubric): verdicts are cached only for judges that have one.
+    (its version, options, model, rubric): verdicts are cached only for judges that have one. One
+    that scores each turn too (``Verdict.turns``) says so by ``score_level``, "turn"; one that reads
+    no gold answer, reward or info of an episode, by ``show_gold``, ``False``.
     """
 
     name: str
@@ -45,5 +47,25 @@ class Demonstrator(Protocol):
         """One finished episode in ``env`` for each (task, seed), in their order.
 
         An episode depends on its own task and seed alone, never on the requests beside it.
+        """
+        ...
+
+
+@runtime_checkable
+class Continuing(Demonstrator, Protocol):
+    """A demonstrator that can also go on where a student went wrong (``replace: suffix``)."""
+
+    def continue_from(
+        self,
+        env: str,
+        requests: Sequence[tuple[Episode, int]],
+        env_options: Mapping[str, Any] | None = None,
+    ) -> list[Episode]:
+        """For each (student's episode, turns) one that has those turns and then the demonstrator's.
+
+        The student acted as in training (``rollout(training=True)``). ``Episode.kept`` is the
+        number of turns, ``begun_by`` the student, and ``segments`` the exact tokens of those turns
+        (``agents.kept_turns``). An episode whose environment does not come to the same state
+        again ends in an error.
         """
         ...

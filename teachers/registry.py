@@ -52,9 +52,14 @@ demonstrators.register(
     "web question answering: searches each page of the gold path, then answers; needs no model",
 )
 demonstrators.register(
+    "saved",
+    "teachers.saved_demonstrator:SavedDemonstrator",
+    "shows saved episodes, matched by task (option episodes: a JSONL file)",
+)
+demonstrators.register(
     "model",
     "teachers.demonstrators:model_demonstrator",
-    "a language model that acts in the same environment, best of n (options model, attempts, ...)",
+    "a language model that acts in the same environment, best of n (options model, backend, ...)",
 )
 
 

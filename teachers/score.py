@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agents.episode import Episode
 from teachers.protocol import Judge
-from teachers.verdict import Verdict
+from teachers.verdict import Verdict, VerdictError
 
 if TYPE_CHECKING:
     from teachers.cache import VerdictCache
@@ -97,7 +97,12 @@ def _ask(judge: Judge, episodes: Sequence[Episode]) -> list[Verdict]:
     for episode in episodes:
         found = by_id.get(episode.id, [])
         if len(found) == 1:
-            result.append(found[0])
+            try:
+                found[0].check_turns(len(episode.turns))
+            except VerdictError as error:
+                result.append(_failure(judge, episode, str(error)))
+            else:
+                result.append(found[0])
         elif not found:
             beside = f" (and {strays} answers that are no verdicts)" if strays else ""
             result.append(_failure(judge, episode, f"the judge gave no verdict{beside}"))

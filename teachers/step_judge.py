@@ -10,10 +10,14 @@ from ovd_envs.errors import OVDError
 from ovd_envs.grading import Grade, extract_answer, grade_message
 from ovd_envs.task import Task
 from teachers.equations import Equation, equations
+from teachers.score_level import ScoreLevel, check_score_level
 from teachers.verdict import MAX_SCORE, Verdict
 
 #: Characters of an episode that are read. What is longer is scored below every acceptance.
 MAX_CHARACTERS = 100_000
+
+#: A turn whose working is right, with no answer yet.
+_SOUND = 7
 
 _OUTCOMES = ("right", "wrong", "no_answer", "timeout", "too_long")
 
@@ -35,14 +39,22 @@ class StepJudge:
     ``grade`` compares the last message with the gold answers; by default the outcome of
     ``ovd/Math-v0`` is taken where the episode has it, and ``grade_message`` decides elsewhere. A
     gold answer that cannot be graded is an error verdict.
+
+    ``score_level`` "turn" scores each turn too (``Verdict.turns``): as an episode of that turn
+    alone; a turn before the last without an answer 7 where all its equations are right, and
+    ``None`` where it has none to check. So below 7 is a turn with something wrong in it.
+
+    Raises ``OVDError`` for another ``score_level``.
     """
 
     name = "steps"
+    show_gold = True
 
-    def __init__(self, grade: Grader | None = None) -> None:
+    def __init__(self, grade: Grader | None = None, *, score_level: ScoreLevel = "episode") -> None:
         self._grade = grade
+        self.score_level = check_score_level(score_level)
         #: Empty (not cached) with a grader of one's own: it has no name to cache under.
-        self.fingerprint = "steps/1" if grade is None else ""
+        self.fingerprint = f"steps/2/{score_level}" if grade is None else ""
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
         """One verdict for every episode."""
@@ -55,17 +67,38 @@ class StepJudge:
             return self._error(episode, f"task {task.id!r} has no gold answer")
         steps, complete = read_steps(episode)
         try:
-            if self._grade is not None:
-                grade = self._grade(task.answers, episode.answer)
-            else:
-                grade = _recorded(episode) or grade_message(
-                    task.answers, episode.answer, kind=_kind(task)
-                )
+            grade = (_recorded(episode) if self._grade is None else None) or self._graded(
+                task, episode.answer
+            )
+            turns = self._turns(episode, grade) if self.score_level == "turn" else None
         except OVDError as error:
             return self._error(episode, str(error))
         score, reason = verdict_on(steps, grade, complete=complete)
         seconds = time.perf_counter() - started
-        return Verdict(episode.id, self.name, score, reason, seconds=seconds)
+        return Verdict(episode.id, self.name, score, reason, seconds=seconds, turns=turns)
+
+    def _graded(self, task: Task, message: str) -> Grade:
+        if self._grade is not None:
+            return self._grade(task.answers, message)
+        return grade_message(task.answers, message, kind=_kind(task))
+
+    def _turns(self, episode: Episode, last: Grade) -> tuple[float | None, ...]:
+        """The score of each turn; ``last`` is the grade of the last."""
+        scores: list[float | None] = []
+        left = MAX_CHARACTERS
+        for turn in episode.turns:
+            left -= len(turn.action)
+            if left < 0:  # not read to its end
+                scores.append(None)
+                continue
+            steps = [("", equation) for equation in equations(turn.action)]
+            final = len(scores) == len(episode.turns) - 1
+            grade = last if final else self._graded(episode.task, turn.action)
+            if grade.outcome != "no_answer" or final or not all(e.correct for _, e in steps):
+                scores.append(verdict_on(steps, grade)[0])
+            else:
+                scores.append(_SOUND if steps else None)
+        return tuple(scores)
 
     def _error(self, episode: Episode, error: str) -> Verdict:
         return Verdict(episode.id, self.name, None, error=" ".join(error.split()))

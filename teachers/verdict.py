@@ -23,8 +23,9 @@ class Verdict:
 
     Exactly one of ``score`` (0 to 9) and ``error`` (one line, why there is no score) is set.
     ``distribution`` holds the probabilities of the ten digits where the judge has them; they
-    sum to at most 1, what is missing went to other tokens. Raises ``VerdictError`` where a
-    field breaks these rules.
+    sum to at most 1, what is missing went to other tokens. ``turns`` holds a score (0 to 9) for
+    each turn of the episode, in order, where the judge scores turns; ``None`` for a turn of which
+    it cannot tell. Raises ``VerdictError`` where a field breaks these rules.
     """
 
     episode: str
@@ -36,6 +37,7 @@ class Verdict:
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    turns: tuple[float | None, ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.error is None):
@@ -46,16 +48,13 @@ class Verdict:
         if self.error is not None and not self.error.strip():
             raise VerdictError(f"verdict on {self.episode!r}: the error is empty")
         if self.score is not None:
-            # bool is an int to Python, but "true" is no score.
-            if isinstance(self.score, bool) or not isinstance(self.score, int | float):
-                raise VerdictError(
-                    f"verdict on {self.episode!r}: score must be a number, got {self.score!r}"
-                )
-            if not 0 <= self.score <= MAX_SCORE:  # NaN fails this too
-                raise VerdictError(
-                    f"verdict on {self.episode!r}: score must be in 0..{MAX_SCORE}, "
-                    f"got {self.score!r}"
-                )
+            _check_score(self.episode, "score", self.score)
+        if self.turns is not None:
+            if self.error is not None:
+                raise VerdictError(f"verdict on {self.episode!r}: an error has no scores of turns")
+            for number, score in enumerate(self.turns, start=1):
+                if score is not None:
+                    _check_score(self.episode, f"turn {number}", score)
         if self.distribution is not None:
             _check_distribution(self.episode, self.distribution)
 
@@ -75,6 +74,14 @@ class Verdict:
             )
         return self.score >= theta
 
+    def check_turns(self, number: int) -> None:
+        """Raise ``VerdictError`` where turns are scored, and not ``number`` of them."""
+        if self.turns is not None and len(self.turns) != number:
+            raise VerdictError(
+                f"verdict on {self.episode!r}: expected scores of {number} turns, "
+                f"got {len(self.turns)}"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON."""
         return {
@@ -87,6 +94,7 @@ class Verdict:
             "seconds": self.seconds,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
+            "turns": None if self.turns is None else list(self.turns),
         }
 
     @classmethod
@@ -108,7 +116,21 @@ class Verdict:
                 fields["distribution"] = tuple(float(p) for p in fields["distribution"])
             except (TypeError, ValueError) as error:
                 raise VerdictError(f"not a verdict: distribution ({error})") from error
+        if fields.get("turns") is not None:
+            if not isinstance(fields["turns"], list | tuple):
+                raise VerdictError(f"not a verdict: turns must be a list, got {fields['turns']!r}")
+            fields["turns"] = tuple(fields["turns"])
         return cls(**fields)
+
+
+def _check_score(episode: str, what: str, score: object) -> None:
+    # bool is an int to Python, but "true" is no score.
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        raise VerdictError(f"verdict on {episode!r}: {what} must be a number, got {score!r}")
+    if not 0 <= score <= MAX_SCORE:  # NaN fails this too
+        raise VerdictError(
+            f"verdict on {episode!r}: {what} must be in 0..{MAX_SCORE}, got {score!r}"
+        )
 
 
 def _check_distribution(episode: str, distribution: tuple[float, ...]) -> None:

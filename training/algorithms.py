@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.dialect import Dialect
 from agents.episode import Episode
+from agents.kept_turns import can_keep
 from training.groups import Group, Judged
 from training.rows import Row, episode_rows, merge_rows
 
@@ -56,14 +57,24 @@ class _Options(BaseModel):
 class OVD(_Options):
     """On-policy Verbal Distillation: accept what the judge scores theta or more, replace the rest.
 
+    ``select: rank`` (the paper's version 2) accepts the ``keep`` best of each group instead, by
+    score and, where equal, by place; theta then only tells the bad turns of ``suffix``.
+
     ``replace: whole`` puts a demonstrator's episode in the place of a rejected one, ``drop``
-    leaves the place empty. ``keep_rejected`` leaves the student's rejected episode in the group
+    leaves the place empty. ``suffix`` (the paper's version 2) keeps its turns up to the first that
+    the judge scores below theta, and lets the demonstrator go on from there: the kept turns stay
+    the student's own in the loss, with the ids and log-probabilities that it sampled, and the mixed
+    episode has one reward and one advantage, for the student's turns as for the teacher's. Where no
+    turn is below theta, or the first is, or the judge scored no turns of this episode, it is
+    replaced whole. ``keep_rejected`` leaves the student's rejected episode in the group
     too. ``baseline: group`` is the mean reward of the final mixed group, ``student`` of the
     student's own episodes before replacement.
     """
 
     theta: float = Field(default=7, ge=0, le=10)
-    replace: Literal["whole", "drop"] = "whole"
+    select: Literal["threshold", "rank"] = "threshold"
+    keep: int | None = Field(default=None, ge=1)
+    replace: Literal["whole", "suffix", "drop"] = "whole"
     keep_rejected: bool = False
     baseline: Literal["group", "student"] = "student"
     scale: Scale = "none"
@@ -75,6 +86,11 @@ class OVD(_Options):
                 "baseline: student goes with scale: none (an all-wrong group has deviation 0, "
                 "and its teacher's advantage would drown the others)"
             )
+        if (self.select == "rank") != (self.keep is not None):
+            raise ValueError(
+                "select: rank goes with keep, how many of a group stay; got select: "
+                f"{self.select} and keep: {self.keep}"
+            )
         return self
 
     needs_judge: ClassVar[bool] = True
@@ -83,24 +99,44 @@ class OVD(_Options):
     @property
     def needs_demonstrator(self) -> bool:
         """Whether rejected episodes are replaced."""
-        return self.replace == "whole"
+        return self.replace != "drop"
 
-    def accepted(self, judged: Judged) -> bool:
-        """Whether the verdict reaches theta. Raises ``VerdictError`` for a failed judge."""
-        if judged.verdict is None:
-            raise ValueError(f"episode {judged.episode.id!r} was not judged")
-        return judged.verdict.accepted(self.theta)
+    @property
+    def needs_turn_scores(self) -> bool:
+        """Whether the judge must say which turn was bad."""
+        return self.replace == "suffix"
+
+    def kept_turns(self, judged: Judged) -> int:
+        """Turns of a rejected episode that stay; 0: it is replaced whole."""
+        turns = judged.verdict.turns if judged.verdict is not None else None
+        if self.replace != "suffix" or turns is None:
+            return 0
+        bad = (n for n, score in enumerate(turns) if score is not None and score < self.theta)
+        first = next(bad, 0)
+        return first if can_keep(judged.episode, first) else 0
+
+    def accepted(self, group: Group) -> list[int]:
+        """The places of the student's episodes that stay.
+
+        An episode that ended in an error is neither accepted nor rejected, nor is one whose judge
+        failed. Raises ``ValueError`` where one was not judged.
+        """
+        scores: dict[int, float] = {}
+        for place in group.usable_places:
+            judged = group.student[place]
+            if judged.verdict is None or judged.verdict.score is None:
+                raise ValueError(f"episode {judged.episode.id!r} was not judged")
+            scores[place] = judged.verdict.score
+        if self.select == "threshold":
+            return [place for place, score in scores.items() if score >= self.theta]
+        return sorted(sorted(scores, key=lambda place: -scores[place])[: self.keep])
 
     def slots(self, group: Group) -> list[int]:
         """The rejected episodes' places; a failed judge rejects nothing."""
         if self.replace == "drop":
             return []
-        usable = {id(judged) for judged in group.usable}
-        return [
-            place
-            for place, judged in enumerate(group.student)
-            if id(judged) in usable and not self.accepted(judged)
-        ]
+        accepted = self.accepted(group)
+        return [place for place in group.usable_places if place not in accepted]
 
     def rows(self, groups: Sequence[Group], dialect: Dialect) -> list[Row]:
         """The rows of the final mixed groups, equal ones merged."""
@@ -114,8 +150,9 @@ class OVD(_Options):
         if len(usable) < self.smallest_group:
             return []
         own = [judged.episode.reward for judged in usable]
-        students = [j.episode for j in usable if self.keep_rejected or self.accepted(j)]
-        teachers = useful_demonstrations(group) if self.replace == "whole" else []
+        staying = group.usable_places if self.keep_rejected else self.accepted(group)
+        students = [group.student[place].episode for place in staying]
+        teachers = useful_demonstrations(group) if self.needs_demonstrator else []
         mixed = [*students, *teachers]
         if not mixed:
             return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from training.registry import algorithms  # noqa: F401 - `ovd envs` lists what i
 if TYPE_CHECKING:
     from agents.episode import Episode
     from ovd_envs.task import Task
+    from training.feedback import Feedback
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -162,6 +163,29 @@ def evaluate(
     backend: str = BACKEND_OPTION,
     mode: str | None = MODE_OPTION,
     workers: str = WORKERS_OPTION,
+    teacher_feedback: str | None = typer.Option(
+        None,
+        "--teacher-feedback",
+        metavar="JUDGE",
+        help="Measure the student, apart, with a teacher beside it as well: what this judge scores "
+        "below --theta-test is tried again.",
+    ),
+    judge_option: list[str] = typer.Option(
+        [],
+        "--judge-option",
+        metavar="KEY=VALUE",
+        help="An option of that judge, e.g. model=smollm2-135m; may be repeated.",
+    ),
+    theta_test: float = typer.Option(
+        5.0, metavar="T", min=0.0, max=10.0, help="Score from which the student is not asked again."
+    ),
+    attempts: int = typer.Option(1, metavar="K", min=1, help="Most times that it tries again."),
+    with_reason: bool = typer.Option(
+        True, help="Whether the student reads the judge's reason before it tries again."
+    ),
+    gold_aware: bool = typer.Option(
+        False, "--gold-aware", help="Let the judge see the gold answers; the result says so."
+    ),
     compare: str | None = typer.Option(
         None,
         "--compare",
@@ -170,7 +194,11 @@ def evaluate(
         "Paired by task.",
     ),
     out: Path | None = typer.Option(
-        None, "--out", "-o", metavar="FILE", help="JSONL file that the episodes go to."
+        None,
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="JSONL file that the episodes go to; those with a teacher go to NAME.feedback.jsonl.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the numbers as JSON."),
 ) -> None:
@@ -180,6 +208,8 @@ def evaluate(
     it finds.
 
     Example: `ovd eval ovd/Math-v0 --student runs/demo --compare runs/demo`
+
+    Example: `ovd eval --student runs/demo --teacher-feedback llm --judge-option model=smollm2-135m`
 
     Example: `ovd eval --engine bm25:wiki.index --tasks questions.jsonl --k 10`
     """
@@ -202,9 +232,25 @@ def evaluate(
     )
     if samples > 1 and temperature == 0:
         raise OVDError("--samples: greedy samples are all the same; expected --temperature above 0")
+    feedback = None
+    if teacher_feedback is None and (judge_option or gold_aware):
+        raise OVDError("--judge-option, --gold-aware: expected --teacher-feedback JUDGE with them")
+    if teacher_feedback is not None:
+        if samples > 1:
+            raise OVDError(f"--teacher-feedback: expected one sample of each task, got {samples}")
+        if not with_reason and temperature == 0:
+            raise OVDError(
+                "--no-with-reason: a greedy student says the same again; expected --temperature "
+                "above 0"
+            )
+        from training.feedback import Feedback, feedback_judge
+
+        options = parse_options(judge_option, "--judge-option")
+        judge = feedback_judge(teacher_feedback, options, gold_aware=gold_aware)
+        feedback = Feedback(judge, theta_test, attempts, with_reason, gold_aware)
     chosen = choose_tasks(acting.env, acting.env_options, tasks, split)
     other = _other_episodes(compare) if compare is not None else None
-    result, episodes = _run_episodes(
+    result, episodes, again = _run_episodes(
         acting,
         chosen,
         temperature=temperature,
@@ -212,11 +258,14 @@ def evaluate(
         samples=samples,
         seed=seed,
         pace=pace,
+        feedback=feedback,
     )
     if out is not None:
         from agents.episode import write_episodes
 
         write_episodes(out, episodes)
+        if feedback is not None:
+            write_episodes(out.with_suffix(".feedback.jsonl"), again)
     result = {"env": acting.env, "student": student, **result}
     if other is not None:
         from training.evaluation import compare as paired
@@ -225,7 +274,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:
-        _print_evaluation(Console(), result)
+        from training.evaluation_table import evaluation_table
+
+        Console().print(evaluation_table(result))
 
 
 def _evaluate_engine(spec: str, tasks: str, k: int, as_json: bool) -> None:
@@ -262,8 +313,12 @@ def _run_episodes(
     samples: int,
     seed: int,
     pace: Pace,
-) -> tuple[dict[str, Any], list[Episode]]:
-    """Load the student and evaluate it behind a progress bar on stderr."""
+    feedback: Feedback | None,
+) -> tuple[dict[str, Any], list[Episode], list[Episode]]:
+    """Load the student and evaluate it behind a progress bar on stderr.
+
+    The numbers, the student's episodes alone, and those with a teacher's feedback.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -274,9 +329,10 @@ def _run_episodes(
         agent = student.load(
             temperature=temperature, batch_size=pace["batch_size"], backend=backend
         )
+    again: list[Episode] = []
     with Progress(console=console) as progress:
         bar = progress.add_task("episodes", total=len(tasks) * samples)
-        return run_evaluation(
+        result, episodes = run_evaluation(
             agent,
             student.env,
             tasks,
@@ -286,6 +342,21 @@ def _run_episodes(
             progress=lambda _: progress.advance(bar),
             **pace,
         )
+        if feedback is not None:
+            from training.feedback import try_again
+
+            more = progress.add_task("with feedback", total=None)
+            result["teacher_feedback"], again = try_again(
+                agent,
+                student.env,
+                episodes,
+                feedback,
+                seed=seed,
+                env_options=student.env_options,
+                progress=lambda _: progress.advance(more),
+                **pace,
+            )
+    return result, episodes, again
 
 
 def _other_episodes(place: str) -> list[Episode]:
@@ -300,25 +371,3 @@ def _other_episodes(place: str) -> list[Episode]:
     if not steps:
         raise OVDError(f"--compare {place}: the run has no evaluation yet")
     return list(read_episodes(run.evaluation_episodes(steps[0])))
-
-
-def _print_evaluation(console: Any, result: Mapping[str, Any]) -> None:
-    from rich.table import Table
-
-    low, high = result["interval"]
-    table = Table(title=f"{result['student']} on {result['env']}", show_header=False)
-    table.add_row("accuracy", f"{result['accuracy']:.1%}  [{low:.1%}, {high:.1%}]")
-    low, high = result["reward_interval"]
-    table.add_row("reward", f"{result['reward']:.3f}  [{low:.3f}, {high:.3f}]")
-    table.add_row("tasks", str(result["n"]))
-    for k, value in result.get("pass_at_k", {}).items():
-        table.add_row(f"pass@{k}", f"{value:.1%}")
-    if result["errors"]:
-        table.add_row("errors", f"{result['errors']} episodes, counted as not answered")
-    if other := result.get("compare"):
-        table.add_row(
-            f"against {other['with']}",
-            f"{other['difference']:+.1%}  [{other['low']:+.1%}, {other['high']:+.1%}]  "
-            f"p {other['p']:.2g} ({other['gained']} gained, {other['lost']} lost, n {other['n']})",
-        )
-    console.print(table)

@@ -12,7 +12,7 @@ from agents.student import Student
 from ovd_envs.errors import OVDError
 from ovd_envs.task import TaskSource
 from teachers.group_judging import GroupJudging
-from teachers.protocol import Demonstrator, Judge
+from teachers.protocol import Continuing, Demonstrator, Judge
 from teachers.score import score
 from teachers.verdict import Verdict
 from training.config import Config
@@ -105,16 +105,41 @@ class GroupMaker:
         if not wanted:
             return
         reporter.phase("demonstrating", len(wanted))
-        shown = self.demonstrator.demonstrate(
-            self.config.env,
-            [(group.task, group.student[slot].episode.seed) for group, slot in wanted],
-            self.config.env_options,
-        )
-        asked = [group.task.id for group, _ in wanted]
+        kept_turns = getattr(self.algorithm, "kept_turns", lambda judged: 0)
+        kept = [kept_turns(group.student[slot]) for group, slot in wanted]
+        whole = [place for place, turns in zip(wanted, kept, strict=True) if not turns]
+        begun = [(*place, turns) for place, turns in zip(wanted, kept, strict=True) if turns]
+        if whole:
+            shown = self.demonstrator.demonstrate(
+                self.config.env,
+                [(group.task, group.student[slot].episode.seed) for group, slot in whole],
+                self.config.env_options,
+            )
+            self._take(whole, shown, [0] * len(whole))
+        if begun:
+            assert isinstance(self.demonstrator, Continuing)  # refused at the start otherwise
+            shown = self.demonstrator.continue_from(
+                self.config.env,
+                [(group.student[slot].episode, turns) for group, slot, turns in begun],
+                self.config.env_options,
+            )
+            self._take([(g, s) for g, s, _ in begun], shown, [turns for *_, turns in begun])
+
+    def _take(
+        self, places: Sequence[tuple[Group, int]], shown: Sequence[Episode], kept: Sequence[int]
+    ) -> None:
+        """Put the demonstrator's episodes into their places."""
+        assert self.demonstrator is not None
+        asked = [group.task.id for group, _ in places]
         if (given := [episode.task.id for episode in shown]) != asked:
             raise OVDError(
                 f"demonstrator {self.demonstrator.name!r}: expected an episode of each of "
                 f"{len(asked)} tasks in their order, got {len(given)} of other tasks or order"
             )
-        for (group, slot), episode in zip(wanted, shown, strict=True):
+        for (group, slot), episode, turns in zip(places, shown, kept, strict=True):
+            if episode.error is None and episode.kept != turns:
+                raise OVDError(
+                    f"demonstrator {self.demonstrator.name!r}: expected an episode that keeps "
+                    f"{turns} of the student's turns, got one that keeps {episode.kept}"
+                )
             group.teacher[slot] = episode

@@ -14,10 +14,17 @@ from teachers.verdict import Verdict
 
 @dataclass(slots=True)
 class Judged:
-    """A student's episode and what the judge said of it (``None``: no judge was asked)."""
+    """A student's episode and what the judge said of it (``None``: no judge was asked).
+
+    Raises ``VerdictError`` where the verdict scores another number of turns than there are.
+    """
 
     episode: Episode
     verdict: Verdict | None = None
+
+    def __post_init__(self) -> None:
+        if self.verdict is not None:
+            self.verdict.check_turns(len(self.episode.turns))
 
 
 @dataclass(slots=True)
@@ -34,9 +41,14 @@ class Group:
     @property
     def usable(self) -> list[Judged]:
         """The student's episodes without those that ended in an error or whose judge failed."""
+        return [self.student[place] for place in self.usable_places]
+
+    @property
+    def usable_places(self) -> list[int]:
+        """The places in ``student`` of those that are ``usable``."""
         return [
-            judged
-            for judged in self.student
+            place
+            for place, judged in enumerate(self.student)
             if judged.episode.error is None
             and not (judged.verdict is not None and judged.verdict.failed)
         ]

@@ -30,6 +30,7 @@ def group_metrics(
         "score": _mean(scores),
         "student_episodes": len(students),
         "teacher_episodes": len(teachers),
+        "kept_turns": sum(episode.kept for episode in teachers),
         "rows": len(rows),
         "row_weight": sum(row.weight for row in rows),
         "groups_without_advantage": len(groups) - len(moved),

@@ -115,7 +115,7 @@ def collate(packs: Sequence[Pack], device: torch.device, pad_id: int = 0) -> Bat
                     source.append(place * width + before)
                     targets.append(row.ids[i])
                     numbers.append(
-                        (row.advantages[i], row.weight, row.sampler_logprobs[i], row.teacher)
+                        (row.advantages[i], row.weight, row.sampler_logprobs[i], row.by_teacher(i))
                     )
     causal = torch.ones((width, width), dtype=torch.bool).tril()
     same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)

@@ -15,7 +15,9 @@ class Algorithm(Protocol):
     """What to ask of the teachers for a group, and which rows the groups of a step become.
 
     An algorithm that learns nothing from small groups may have a ``smallest_group``; a
-    ``rollout.group_size`` below it is then refused.
+    ``rollout.group_size`` below it is then refused. One that keeps the good turns of a student's
+    episode in a slot has ``needs_turn_scores`` and ``kept_turns(judged)``, how many they are: the
+    demonstrator is then asked to go on from there.
     """
 
     @property

@@ -16,7 +16,7 @@ import torch
 import ovd_envs
 from agents.episode import Episode
 from agents.transformers_backend import choose_dtype
-from teachers.protocol import Demonstrator, Judge
+from teachers.protocol import Continuing, Demonstrator, Judge
 from teachers.registry import make_demonstrator, make_judge
 from training.adapters import load_trainable
 from training.ahead import AheadCollector
@@ -262,12 +262,19 @@ def _make_algorithm(config: Config) -> Algorithm:
 def _teachers(config: Config, algorithm: Algorithm) -> tuple[Judge | None, Demonstrator | None]:
     """The judge and the demonstrator that the algorithm needs. Raises ``ConfigError``."""
     judge = demonstrator = None
+    by_turn = getattr(algorithm, "needs_turn_scores", False)
     if algorithm.needs_judge:
         if config.judge is None:
             raise ConfigError(
                 f"algorithm {config.algorithm.name!r} needs a judge: 'judge' is missing"
             )
         judge = make_judge(config.judge.name, **config.judge.options)
+        if by_turn and getattr(judge, "score_level", "episode") != "turn":
+            raise ConfigError(
+                f"algorithm {config.algorithm.name!r}: replace: suffix keeps the turns before the "
+                f"first bad one, but judge {config.judge.name!r} scores whole episodes alone "
+                "(expected a judge with score_level: turn, as steps and path have)"
+            )
     if algorithm.needs_demonstrator:
         if config.demonstrator is None:
             raise ConfigError(
@@ -275,6 +282,12 @@ def _teachers(config: Config, algorithm: Algorithm) -> tuple[Judge | None, Demon
                 "missing (or replace: drop)"
             )
         demonstrator = make_demonstrator(config.demonstrator.name, **config.demonstrator.options)
+        if by_turn and not isinstance(demonstrator, Continuing):
+            raise ConfigError(
+                f"algorithm {config.algorithm.name!r}: replace: suffix needs a demonstrator that "
+                f"goes on from a student's turns (continue_from), {config.demonstrator.name!r} "
+                "begins at the beginning"
+            )
     return judge, demonstrator
 
 

@@ -31,6 +31,12 @@ LAST_MESSAGE = "Answer now: your next message is the last."
 #: The mark of a cut and a character of any script, in bytes and more.
 _LEAST_LIMIT = 16
 
+#: What a message that asked for something can have done: see ``WebQAEnv``.
+_CAME_OF = ("search", "open", "failed")
+
+#: What an episode changes here.
+_EPISODE = ("_results", "_seen", "_searches", "_opened", "_did", "_invalid", "_failed", "_failures")
+
 #: Searches that fail in a row before the engine is taken to be down: then the run stops.
 _PATIENCE = 3
 
@@ -44,8 +50,9 @@ class WebQAEnv(TextEnv):
     last turn only an answer counts: a search is not done then.
 
     ``info`` tells "action" (what the message asked for), "searches" (each with its "query" and the
-    "results" and "titles" that it showed), "opened", "invalid" (messages without an action) and
-    "failed" (searches and pages that could not be had); at the end also "outcome" ("right",
+    "results" and "titles" that it showed), "opened", "invalid" (messages without an action),
+    "failed" (searches and pages that could not be had) and "did" (what came of each message:
+    "search", "open", "answer", "failed" or "nothing"); at the end also "outcome" ("right",
     "wrong", "no_answer", "unsupported"), the "answer" that was read, "em", "f1" and "substring".
 
     Args:
@@ -142,23 +149,40 @@ class WebQAEnv(TextEnv):
         self._seen: dict[str, SearchResult] = {}
         self._searches: list[dict[str, Any]] = []
         self._opened: list[str] = []
+        self._did: list[str] = []
         self._invalid = self._failed = 0
+        self._bind(task)
+        return self.protocol.prompt(task.question)
+
+    def _bind(self, task: Task) -> None:
         # Some engines know which task a query belongs to (a simulated one writes for it).
         bind = getattr(self.engine, "for_task", None)
         self._bound = self.engine if bind is None else bind(task, training_step=self.training_step)
-        return self.protocol.prompt(task.question)
+
+    def save_state(self) -> dict[str, Any]:
+        """What was found, opened and asked for so far."""
+        return {name: getattr(self, name) for name in _EPISODE}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with what was found; the engine is this environment's own."""
+        for name in _EPISODE:
+            setattr(self, name, state[name])
+        self._bind(self.task)
 
     def respond(self, action: str) -> Reply:
         """Search, open a page, or grade the answer."""
         asked = self.protocol.parse(action)
         if asked.kind == "answer":
+            self._did.append("answer")
             return self._answered(asked.text)
         last = self.budget.turns is not None and self.turn >= self.budget.turns
         if last:
             self._invalid += asked.kind == "invalid"
+            self._did.append("nothing")
             nothing = dict.fromkeys(("em", "f1", "substring"), 0.0)
             info = self._info_of(asked, outcome="no_answer", **nothing)
             return Reply(end="no_answer", info=info)
+        before = (len(self._searches), len(self._opened), self._failed)
         if asked.kind == "search":
             observation = self._search(asked.text)
         elif asked.kind == "open":
@@ -166,6 +190,9 @@ class WebQAEnv(TextEnv):
         else:
             self._invalid += 1
             observation = self.protocol.complaint(asked.text)
+        now = (len(self._searches), len(self._opened), self._failed)
+        came = [what for what, a, b in zip(_CAME_OF, before, now, strict=True) if b > a]
+        self._did += came or ["nothing"]
         if self.protocol.warns and self.budget.turns == self.turn + 1:
             observation = f"{observation}\n{LAST_MESSAGE}"
         return Reply(observation, info=self._info_of(asked))
@@ -279,6 +306,7 @@ class WebQAEnv(TextEnv):
             "opened": self._opened,
             "invalid": self._invalid,
             "failed": self._failed,
+            "did": self._did,
             **({"answer": None, **ending} if ending else {}),
         }
 

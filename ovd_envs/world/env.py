@@ -82,6 +82,15 @@ class WorldQAEnv(WebQAEnv):
 
     def observe(self, task: Task) -> str:
         """How to act, and the question; from now on the engine is that of the task's world."""
+        self._choose_world(task)
+        return super().observe(task)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with what was found, in the world of the task."""
+        self._choose_world(self.task)
+        super().load_state(state)
+
+    def _choose_world(self, task: Task) -> None:
         split = task.id.rpartition("/")[0].rpartition("/")[2]
         if split not in self.tasks.splits:
             raise TaskError(
@@ -91,7 +100,6 @@ class WorldQAEnv(WebQAEnv):
         self._split = split
         self.engine = world_index(self.tasks.seed, self.tasks.people, split)
         self.reader = WorldReader(self.tasks.seed, self.tasks.people, split)
-        return super().observe(task)
 
     def gold_actions(self, task: Task, answer: str) -> Sequence[str]:
         """A search for each page of the gold path, then the answer."""

@@ -80,7 +80,7 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, rows):
 @given(episodes)
 @settings(deadline=None, max_examples=30)
 def test_the_json_form_has_every_field(episode):
-    saved = set(Episode.__dataclass_fields__) - {"stop_strings"}  # of use while it runs
+    saved = set(Episode.__dataclass_fields__) - {"stop_strings", "start"}  # of use while it runs
     assert set(episode.to_dict()) == saved | {"schema", "id"}
     copy = Episode.from_dict(json.loads(json.dumps(episode.to_dict())))
     assert copy == episode

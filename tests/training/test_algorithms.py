@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from agents.episode import Episode
 from ovd_envs.errors import OVDError
-from teachers.verdict import VerdictError
 from tests.tiny import tiny_model
 from tests.training.made import dialect, group_of, student, teacher, verdict
 from training.algorithms import GRPO, OVD, SFT, advantages, useful_demonstrations
@@ -66,7 +65,11 @@ OPTIONS = st.builds(
     theta=st.sampled_from([0, 3, 7, 7.5, 9, 10]),
     replace=st.sampled_from(["whole", "drop"]),
     keep_rejected=st.booleans(),
-) | st.just({})
+)
+OPTIONS |= st.builds(
+    lambda options, m: options | {"select": "rank", "keep": m}, OPTIONS, st.integers(1, 4)
+)
+OPTIONS |= st.just({})
 BASELINES = st.sampled_from(
     [
         {"baseline": "group", "scale": "none"},
@@ -106,7 +109,15 @@ def as_groups(step: list[list[Slot]], algorithm) -> list[Group]:
 
 
 def oracle(
-    step, *, theta=7, replace="whole", keep_rejected=False, baseline="student", scale="none"
+    step,
+    *,
+    theta=7,
+    replace="whole",
+    keep_rejected=False,
+    baseline="student",
+    scale="none",
+    select="threshold",
+    keep=0,
 ):
     """(group, teacher, text or reply, advantage) of every row before merging, with numpy."""
     rows = []
@@ -116,6 +127,13 @@ def oracle(
             continue
         own = np.array([places[i].reward for i in judged])
         rejected = [i for i in judged if places[i].score < theta]
+        if select == "rank":
+            # Rejected are those with m better ones: higher scores, or equal ones before them.
+            better = {
+                i: sum((-places[j].score, j) < (-places[i].score, i) for j in judged)
+                for i in judged
+            }
+            rejected = [i for i in judged if better[i] >= keep]
         entries = [
             (False, places[i].reply, places[i].reward)
             for i in judged
@@ -262,8 +280,9 @@ def test_a_failed_judge_is_not_a_zero():
     assert metrics["teacher_episodes"] == 1
     assert metrics["alpha"] == 0.5
     assert metrics["score"] == 4.5
-    with pytest.raises(VerdictError):
-        algorithm.accepted(group.student[2])
+    assert algorithm.accepted(group) == [1]
+    assert OVD(select="rank", keep=2).accepted(group) == [0, 1]
+    assert OVD(select="rank", keep=1).slots(group) == [0]
 
 
 def test_an_episode_that_crashed_is_not_counted_against_the_judge():
@@ -286,6 +305,30 @@ def test_fewer_than_two_judged_episodes_make_no_rows(scores):
     assert rows == []
     assert group_metrics(algorithm, [group], rows)["groups_without_advantage"] == 1
     assert GRPO().rows([Group(group.task, group.student[:1])], dialect()) == []
+
+
+@pytest.mark.parametrize("theta", [0, 7, 10])
+def test_the_best_of_a_group_stay_and_ties_go_to_the_first(theta):
+    group = group_of([0.0] * 5, [3, 8, None, 3, 3])
+
+    def rank(m):
+        return OVD(select="rank", keep=m, theta=theta)
+
+    assert [rank(m).accepted(group) for m in (1, 2, 3, 4, 9)] == [
+        [1],
+        [0, 1],
+        [0, 1, 3],
+        [0, 1, 3, 4],
+        [0, 1, 3, 4],
+    ]
+    assert rank(2).slots(group) == [3, 4]
+    assert rank(9).slots(group) == []
+
+
+def test_to_keep_all_is_grpo_to_the_last_bit():
+    groups = [group_of([1.0, 0.0, 1 / 3], [0, 2, 9]), group_of([0.5, 1.0], [9, 9], number=1)]
+    ovd = OVD(select="rank", keep=3, baseline="group", scale="group")
+    assert ovd.rows(groups, dialect()) == GRPO().rows(groups, dialect())
 
 
 def test_the_all_teacher_hole():
@@ -388,11 +431,14 @@ def test_a_scripted_demonstrator_costs_one_row_for_equal_episodes():
     [
         ({"baseline": "student", "scale": "group"}, "baseline: student goes with scale: none"),
         ({"scale": "group"}, "baseline: student goes with scale: none"),
+        ({"select": "rank"}, "select: rank goes with keep"),
+        ({"keep": 2}, "select: rank goes with keep"),
+        ({"select": "rank", "keep": 0}, "keep: input should be greater than or equal to 1, got 0"),
         ({"theta": 12}, "theta: input should be less than or equal to 10, got 12"),
         ({"theta": -1}, "theta: input should be greater than or equal to 0, got -1"),
         ({"theta": float("nan")}, "theta"),
         ({"thet": 7}, "unknown key 'thet', did you mean 'theta'?"),
-        ({"replace": "suffix"}, "replace: "),
+        ({"replace": "prefix"}, "replace: "),
     ],
 )
 def test_options_that_cannot_be_are_named(options, said):
@@ -472,4 +518,4 @@ def test_what_is_no_group_is_refused():
     with pytest.raises(OVDError, match="expected one task"):
         group_episodes([one, other], None)
     with pytest.raises(ValueError, match="not judged"):
-        OVD().accepted(Judged(one, None))
+        OVD().accepted(Group(one.task, [Judged(one, None)]))

@@ -261,6 +261,26 @@ def test_eval_takes_questions_from_a_file(ovd, student_folder, tmp_path):
     assert [e.task.question for e in read_episodes(out)] == [f"Say {n}." for n in range(4)]
 
 
+def test_eval_with_a_teacher_beside_the_student(ovd, student_folder, tmp_path):
+    out = tmp_path / "e.jsonl"
+    arguments = ("--student", student_folder, "--tasks", 3, "--max-tokens", 4, "--out", out)
+    feedback = ("--teacher-feedback", "steps", "--gold-aware", "--attempts", 2)
+    alone = eval_json(ovd, *arguments)
+    result = eval_json(ovd, *arguments, *feedback)
+    told = result.pop("teacher_feedback")
+    del alone["seconds"], result["seconds"]
+    assert result == alone  # what the student does alone is no other
+    assert (told["judge"], told["gold_aware"], told["theta_test"]) == ("steps", True, 5)
+    # A tiny student never pleases it.
+    assert (told["retried"], told["retries"], told["judge_calls"]) == (3, 6, 9)
+    assert told["tokens"] > alone["tokens"]
+    assert len(list(read_episodes(out))) == len(list(read_episodes(tmp_path / "e.feedback.jsonl")))
+    code, process = ovd.run("eval", ENV, *arguments, *feedback)
+    assert code == 0, process.err
+    assert "steps, which sees the gold answers; below 5 again, with its reason" in process.out
+    assert re.search(r"judge calls\s.* 9 ", process.out)
+
+
 def test_eval_with_several_samples(ovd, student_folder):
     common = ("-s", student_folder, "--tasks", 2, "--max-tokens", 3, "--samples", 3)
     result = eval_json(ovd, *common, "--temperature", 1)
@@ -312,6 +332,21 @@ def test_eval_of_a_run_with_an_adapter(ovd, config_file, tmp_path):
         (("-s", "x", "-e", "levle=word-1"), "did you mean 'level'?"),
         (("-s", "x", "-e", "level"), "expected KEY=VALUE"),
         (("-s", "x", "--compare", "none.jsonl"), "none.jsonl: cannot be read"),
+        (("-s", "x", "--teacher-feedback", "steps"), "judge 'steps': reads the gold answers"),
+        (("-s", "x", "--gold-aware"), "expected --teacher-feedback JUDGE with them"),
+        (("-s", "x", "--teacher-feedback", "stepz"), "did you mean 'steps'?"),
+        (
+            ("-s", "x", "--teacher-feedback", "llm", "--judge-option", "show_gold=true"),
+            "show_gold=True lets the teacher's feedback tell the answer",
+        ),
+        (
+            ("-s", "x", "--teacher-feedback", "steps", "--samples", "2", "--temperature", "1"),
+            "expected one sample of each task, got 2",
+        ),
+        (
+            ("-s", "x", "--teacher-feedback", "steps", "--no-with-reason"),
+            "a greedy student says the same again",
+        ),
         (("-s", "x", "--mode", "lockstep", "--workers", "2"), "workers 2: expected mode free"),
     ],
 )

@@ -63,6 +63,12 @@ KINDS = {
     "two updates": {"optimizer": {"updates_per_step": 2}, "checkpoint": {"every": 4}},
     "lora": {"optimizer": {"lora": {"rank": 2, "alpha": 4}}},
     "bfloat16": {"dtype": "bfloat16"},
+    # A tiny student says nothing that can be checked, and does not answer: its last turn is bad.
+    "suffix": {
+        "env_options": {"attempts": 2},
+        "algorithm": {"name": "ovd", "replace": "suffix"},
+        "judge": {"name": "steps", "score_level": "turn"},
+    },
 }
 
 
@@ -182,7 +188,7 @@ def test_killed_before_every_file_operation(runs, tmp_path):
     assert died >= 14
 
 
-@pytest.mark.parametrize("kind", ["lora", "bfloat16"])
+@pytest.mark.parametrize("kind", ["lora", "bfloat16", "suffix"])
 def test_other_kinds_of_runs_resume_to_the_same_bits_too(runs, kind, tmp_path):
     made = runs(kind)
     for step in (3, 4):  # one replayed from the checkpoint of step 2, one right after that of 4

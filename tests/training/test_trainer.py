@@ -407,6 +407,19 @@ def test_an_algorithm_of_ones_own(student_folder, tmp_path):
         ({"judge": {"name": "steps", "strict": 1}}, "no option 'strict'"),
         ({"demonstrator": "scriptd"}, "did you mean 'scripted'?"),
         ({"algorithm": "gpro"}, "did you mean 'grpo'?"),
+        (
+            {"algorithm": {"name": "ovd", "replace": "suffix"}},
+            "replace: suffix keeps the turns before the first bad one, but judge 'steps' scores "
+            "whole episodes alone",
+        ),
+        (
+            {
+                "algorithm": {"name": "ovd", "replace": "suffix"},
+                "judge": {"name": "steps", "score_level": "turn"},
+                "demonstrator": "careless",
+            },
+            "replace: suffix needs a demonstrator that goes on from a student's turns",
+        ),
         ({"algorithm": {"name": "ovd", "theta": 12}}, "algorithm: theta: "),
         ({"env": "ovd/Maths-v0"}, "did you mean 'ovd/Math-v0'?"),
         ({"env_options": {"levle": "addition"}}, "did you mean 'level'?"),
