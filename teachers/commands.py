@@ -72,7 +72,9 @@ def score(
     chosen = make_judge(judge, **options)
     target = out or episodes.with_name(f"{episodes.stem}.{judge.replace('/', '-')}.verdicts.jsonl")
     began = time.perf_counter()
-    with ScoreProgress(len(identities)) as progress:
+    # A person at the terminal is asked there: nothing else writes on it meanwhile.
+    shown = not getattr(chosen, "interactive", False)
+    with ScoreProgress(len(identities), shown=shown) as progress:
         try:
             verdicts = score_file(
                 chosen,
@@ -129,8 +131,9 @@ def summarize(verdicts: Sequence[Verdict], *, theta: float, new: int) -> dict[st
 class ScoreProgress:
     """A progress bar on stderr: episodes done, their mean score, failures of the judge."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, shown: bool = True) -> None:
         self.total = total
+        self._shown = shown
         self.told = self.new = self.failed = 0
         self._sum = 0.0
 
@@ -151,6 +154,7 @@ class ScoreProgress:
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            disable=not self._shown,
         )
         self._task = self._bar.add_task("", total=self.total, numbers="")
         self._bar.start()

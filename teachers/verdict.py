@@ -23,8 +23,9 @@ class Verdict:
 
     Exactly one of ``score`` (0 to 9) and ``error`` (one line, why there is no score) is set.
     ``distribution`` holds the probabilities of the ten digits where the judge has them; they
-    sum to at most 1, what is missing went to other tokens. Raises ``VerdictError`` where a
-    field breaks these rules.
+    sum to at most 1, what is missing went to other tokens. ``parts`` are the verdicts that this
+    one was made of, where a judge asks others (an ensemble, a cascade). Raises ``VerdictError``
+    where a field breaks these rules.
     """
 
     episode: str
@@ -36,6 +37,7 @@ class Verdict:
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    parts: tuple[Verdict, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.error is None):
@@ -58,11 +60,22 @@ class Verdict:
                 )
         if self.distribution is not None:
             _check_distribution(self.episode, self.distribution)
+        for part in self.parts:
+            if part.episode != self.episode:
+                raise VerdictError(
+                    f"verdict on {self.episode!r}: a part of it is on {part.episode!r}"
+                )
 
     @property
     def failed(self) -> bool:
         """Whether the judge failed: there is an error and no score."""
         return self.error is not None
+
+    @property
+    def disagreement(self) -> float | None:
+        """The largest score among the parts less the smallest; ``None`` with fewer than two."""
+        scores = [part.score for part in self.parts if part.score is not None]
+        return max(scores) - min(scores) if len(scores) > 1 else None
 
     def accepted(self, theta: float) -> bool:
         """Whether the score reaches ``theta``.
@@ -76,8 +89,8 @@ class Verdict:
         return self.score >= theta
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict as plain JSON."""
-        return {
+        """The verdict as plain JSON; ``parts`` only where there are any."""
+        data: dict[str, Any] = {
             "episode": self.episode,
             "judge": self.judge,
             "score": self.score,
@@ -88,6 +101,12 @@ class Verdict:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
         }
+        if self.parts:
+            # Without their episode: it is this one, also where a cache hands it on under a new id.
+            data["parts"] = [
+                {k: v for k, v in part.to_dict().items() if k != "episode"} for part in self.parts
+            ]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
@@ -108,6 +127,11 @@ class Verdict:
                 fields["distribution"] = tuple(float(p) for p in fields["distribution"])
             except (TypeError, ValueError) as error:
                 raise VerdictError(f"not a verdict: distribution ({error})") from error
+        parts = fields.get("parts", ())
+        if not isinstance(parts, list | tuple) or not all(isinstance(p, Mapping) for p in parts):
+            raise VerdictError(f"not a verdict: parts must be a list of verdicts, got {parts!r}")
+        own = {"episode": fields["episode"]}
+        fields["parts"] = tuple(cls.from_dict({**part, **own}) for part in parts)
         return cls(**fields)
 
 
