@@ -352,7 +352,8 @@ def _distribution(scored: Sequence[Judged]) -> Distribution | None:
             continue
         inside = [p / mass for p in probabilities]
         mean = math.fsum(digit * p for digit, p in enumerate(inside))
-        expected.append((min(mean, float(MAX_SCORE)), one.reward))
+        # Rounded, for equal expectations differ in their last bits.
+        expected.append((min(round(mean, 9), float(MAX_SCORE)), one.reward))
         outside.append(max(1 - mass, 0.0))
         entropy.append(-math.fsum(p * math.log2(p) for p in inside if p > 0))
     if not expected:

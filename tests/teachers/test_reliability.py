@@ -2,13 +2,13 @@
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ovd_envs.statistics import wilson
-from ovd_envs.task import Task
 from teachers import Verdict
 from teachers.reliability import (
     Confusion,
@@ -19,6 +19,14 @@ from teachers.reliability import (
     suggest,
 )
 from tests.teachers.conftest import make_episode
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    """The intervals are tested in test_ranking.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("teachers.ranking.RESAMPLES", 40)
+        yield
 
 
 def judged(score, right, *, task=None, kind=None, error=None, **fields):
@@ -126,8 +134,7 @@ def test_kinds_of_error():
     )
 )
 def test_the_counts_add_up(cases):
-    found = reliability("j", [judged(s, r) if r != 0.5 else Judged("t", None, r, Verdict(
-        "e", "j", s, error=None if s is not None else "no reply")) for s, r in cases])  # fmt: skip
+    found = reliability("j", [judged(*case) for case in cases])
     scores = [s for s, _ in cases if s is not None]
     assert found.scored == len(scores)
     for row in found.confusion:
@@ -136,9 +143,6 @@ def test_the_counts_add_up(cases):
         assert row.rejected_right + row.rejected_wrong == sum(s < row.theta for s in scores)
     assert sum(one.n for one in found.by_score) == len(scores)
     json.dumps(found.to_dict(), allow_nan=False)
-
-
-test_the_counts_add_up = pytest.mark.filterwarnings("ignore")(test_the_counts_add_up)
 
 
 def peaked(digit, mass=1.0):
@@ -173,7 +177,7 @@ def test_deciles_keep_equal_scores_together(pairs):
     bins = deciles_of(pairs)
     assert sum(one.n for one in bins) == len(pairs)
     assert len(bins) <= 10
-    assert all(one.high < other.low for one, other in zip(bins, bins[1:], strict=False))
+    assert all(one.high < other.low for one, other in pairwise(bins))
 
 
 def test_deciles_are_of_like_size():
@@ -212,13 +216,10 @@ def test_the_kind_is_read_from_the_task():
 
 
 def test_right_is_a_full_reward():
-    task = Task("t", "q", ("a",))
-    assert task.id == "t"
-    assert [Judged("t", None, r, Verdict("e", "j", 1)).right for r in (0.0, 0.99, 1.0)] == [
-        False,
-        False,
-        True,
-    ]
+    def right(reward):
+        return Judged("t", None, reward, Verdict("e", "j", 1)).right
+
+    assert [right(reward) for reward in (0.0, 0.99, 1.0)] == [False, False, True]
 
 
 def test_repeats():
