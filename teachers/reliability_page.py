@@ -147,12 +147,16 @@ def _roc(found: Reliability) -> str:
     for row in found.confusion:
         if row.false_accepts is not None and row.recall is not None:
             places.setdefault((row.false_accepts, row.recall), []).append(row.theta)
+    labelled: list[tuple[float, float]] = []
     for (a, b), thetas in places.items():
         chosen = found.suggested in thetas
         shown = f"{thetas[0]}-{thetas[-1]}" if len(thetas) > 1 else f"{thetas[0]}"
         told = f"theta {shown}: {b:.1%} of the right, {a:.1%} of the wrong accepted"
         parts.append(_dot(x(a), y(b), "mark" if chosen else "good", told, 6 if chosen else 4))
-        # The label stays within the frame.
+        # A label stays within the frame, and off the one beside it.
+        if any(abs(a - c) < 0.1 and abs(b - d) < 0.06 for c, d in labelled):
+            continue
+        labelled.append((a, b))
         left, top = a > 0.8, b > 0.15
         parts.append(
             f'<text x="{x(a) + (-9 if left else 9):.1f}" y="{y(b) + (15 if top else -8):.1f}" '
