@@ -16,6 +16,9 @@ Floats = NDArray[np.float64]
 RESAMPLES = 2000
 SEED = 0
 
+#: Clusters below which the bootstrap claims to know too much.
+FEW = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -63,9 +66,11 @@ def rank_estimates(
     """(AUC, Spearman) with intervals; ``None`` where there is none.
 
     The interval is the percentile bootstrap over whole clusters (the tasks: episodes of one task
-    are not independent), with 2000 resamples of seed 0. Where scores part right and wrong
-    perfectly no resample differs; then it is Wilson's, with as many trials as the rarer kind has
-    clusters, and not one of no width.
+    are not independent), with 2000 resamples of seed 0. Where scores part right and wrong perfectly
+    no resample differs, and where the rarer kind has fewer than ten clusters resamples differ too
+    little; there it is Wilson's with as many trials as the rarer kind has clusters, for the
+    variance of an AUC is at most AUC (1 - AUC) / that number (Birnbaum and Klose 1957).
+    Spearman's, from -1 to 1, goes by the number of all clusters.
     """
     by_score, by_outcome = _Order(scores), _Order(outcomes)
 
@@ -163,7 +168,7 @@ def _estimate(
     known = draws[~np.isnan(draws)]
     low, high = (float(q) for q in np.quantile(known, [0.025, 0.975]))
     at_the_edge = min(value - least, 1 - value) < 1e-9
-    if at_the_edge and high - low < 1e-9:
-        shares = wilson(trials if value > least + 0.5 else 0, trials)
-        low, high = (least + (1 - least) * share for share in shares)
+    if trials < FEW or (at_the_edge and high - low < 1e-9):
+        share = min(max((value - least) / (1 - least), 0.0), 1.0)
+        low, high = (least + (1 - least) * edge for edge in wilson(share * trials, trials))
     return Estimate(value, min(low, value), max(high, value))

@@ -239,6 +239,8 @@ def reliability(
     )
     confusion = tuple(_confusion(theta, scores, right) for theta in THETAS)
     suggested, why = suggest(confusion, precision)
+    if suggested is not None and area is not None and area.low <= 0.5 <= area.high:
+        why += "; but the interval of the AUC holds 0.5: it may be guessing"
     errors = _share(len(failed), len(judged))
     assert errors is not None, "there is at least one episode"
     return Reliability(

@@ -82,7 +82,7 @@ def confusion_cells(row: Confusion) -> list[str]:
         estimate(row.precision, ".2f"),
         share(row.recall),
         share(row.false_accepts),
-        "-" if row.youden is None else f"{row.youden:.2f}",
+        "-" if row.youden is None else f"{round(row.youden, 2) + 0.0:.2f}",  # no "-0.00"
     ]
 
 
@@ -111,7 +111,7 @@ def _numbers(found: Reliability) -> Table:
 
 def _confusion(found: Reliability) -> Table:
     table = Table(
-        box=None, padding=(0, 1), title="accepted (+) and rejected (-)", title_style="dim"
+        box=None, padding=(0, 1, 0, 0), title="accepted (+) and rejected (-)", title_style="dim"
     )
     for name in CONFUSION_HEAD:
         table.add_column(name, justify="right", no_wrap=True)
@@ -124,7 +124,9 @@ def _confusion(found: Reliability) -> Table:
 
 def _kinds(found: Reliability) -> Table:
     more = len(found.kinds) - _KINDS
-    table = Table(box=None, padding=(0, 1), caption=f"and {more} more kinds" if more > 0 else None)
+    table = Table(
+        box=None, padding=(0, 1, 0, 0), caption=f"and {more} more kinds" if more > 0 else None
+    )
     for name in ("kind", "episodes", "failed", "right", "mean score", "AUC"):
         table.add_column(name, justify="left" if name == "kind" else "right")
     for kind in found.kinds[:_KINDS]:

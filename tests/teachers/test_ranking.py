@@ -126,6 +126,14 @@ def test_perfect_scores_have_no_interval_of_no_width():
     assert (upside_down.low, upside_down.high) == (0, wilson(0, 4)[1])
 
 
+def test_few_right_ones_leave_a_wide_interval():
+    # One right task among 60: its place is one draw, whatever the other 59 are.
+    scores = [7.0, *(i % 10 for i in range(59))]
+    found = auc_estimate(scores, [True] + [False] * 59, [str(i) for i in range(60)])
+    assert found.low < 0.5 < found.high
+    assert (found.low, found.high) == pytest.approx(wilson(found.value, 1))
+
+
 def test_nothing_to_rank():
     assert rank_estimates([], [], [], []) == (None, None)
     assert auc_estimate([3, 4], [True, True], ["a", "b"]) is None

@@ -99,6 +99,12 @@ def test_no_theta_where_there_is_none():
     assert upside_down.auc.value == 0
 
 
+def test_a_suggestion_of_a_judge_that_may_be_guessing_says_so():
+    assert "may be guessing" in known().suggestion
+    sure = reliability("j", [judged(9 - 4 * (i % 2), i % 2 == 0) for i in range(40)])
+    assert "guessing" not in sure.suggestion
+
+
 def test_a_failure_is_counted_and_never_a_score():
     cases = [judged(*one) for one in KNOWN]
     failed = [judged(None, True, error=f"HTTP 50{i}: 'x{i}'") for i in range(3)]
