@@ -29,6 +29,7 @@ section { background: var(--panel); border: 1px solid var(--line); border-radius
 svg { width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }
 text { fill: var(--soft); } .axis { stroke: var(--line); } .grid { stroke: var(--line);
   stroke-dasharray: 2 4; } .diagonal { stroke: var(--soft); stroke-dasharray: 4 4; }
+line.chosen { stroke: var(--mark); stroke-dasharray: 2 6; }
 .good { fill: var(--good); stroke: var(--good); } .bad { fill: var(--bad); stroke: var(--bad); }
 .mark { fill: var(--mark); stroke: var(--mark); } polyline { fill: none !important;
   stroke-width: 2; } .bar { stroke: none; } .label { stroke: none; }
@@ -61,7 +62,7 @@ def reliability_page(found: Reliability) -> str:
             "Accepting from theta on",
             '<b style="color:var(--good)">Right ones accepted</b>, '
             '<b style="color:var(--bad)">wrong ones accepted</b>, and '
-            '<b style="color:var(--mark)">precision</b> with its interval.',
+            '<b style="color:var(--mark)">precision</b> with its interval; dotted: suggested.',
             _by_theta(found),
         ),
         _section("Calibration", _calibration_note(found), _calibration(found)),
@@ -148,7 +149,8 @@ def _roc(found: Reliability) -> str:
         if row.false_accepts is not None and row.recall is not None:
             places.setdefault((row.false_accepts, row.recall), []).append(row.theta)
     labelled: list[tuple[float, float]] = []
-    for (a, b), thetas in places.items():
+    # The chosen one first: where labels would touch, its own is kept.
+    for (a, b), thetas in sorted(places.items(), key=lambda p: found.suggested not in p[1]):
         chosen = found.suggested in thetas
         shown = f"{thetas[0]}-{thetas[-1]}" if len(thetas) > 1 else f"{thetas[0]}"
         told = f"theta {shown}: {b:.1%} of the right, {a:.1%} of the wrong accepted"
@@ -203,7 +205,7 @@ def _by_theta(found: Reliability) -> str:
     thetas = range(MAX_SCORE + 2)
     parts = _frame("theta", "share", x, y, bottom=thetas)
     if found.suggested is not None:
-        parts.append(_line(x(found.suggested), y(0), x(found.suggested), y(1), "mark"))
+        parts.append(_line(x(found.suggested), y(0), x(found.suggested), y(1), "chosen"))
     for css, name, values in (
         ("good", "right ones accepted", [row.recall for row in found.confusion]),
         ("bad", "wrong ones accepted", [row.false_accepts for row in found.confusion]),
