@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from agents.episode import Episode
 from ovd_envs.errors import OVDError
@@ -85,7 +86,7 @@ class CascadeJudge:
         )
 
 
-def _check_number(option: str, value: object, most: float) -> None:
+def _check_number(option: str, value: Any, most: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= most or not math.isfinite(value):  # type: ignore[operator]
+    if not number or not 0 <= value <= most or not math.isfinite(value):
         raise OVDError(f"{option}: expected a number in 0..{most:g}, got {value!r}")

@@ -92,7 +92,11 @@ def score(
     from teachers.score_file import identify, score_file
 
     if not reliability:
-        given = {"--repeats": repeats != 1, "--precision": precision is not None, "--page": page}
+        given = {
+            "--repeats": repeats != 1,
+            "--precision": precision is not None,
+            "--page": page is not None,
+        }
         if alone := [name for name, there in given.items() if there]:
             raise OVDError(f"{alone[0]}: expected --reliability beside it")
     options = parse_options(option, "--option")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from agents.episode import Episode
 from ovd_envs.errors import OVDError
@@ -107,23 +108,23 @@ class EnsembleJudge:
         return min(max(mean, 0.0), float(MAX_SCORE))  # rounding can lift it a hair above 9
 
 
-def _check_weights(weights: object, members: int, reduce: str) -> tuple[float, ...]:
+def _check_weights(weights: Any, members: int, reduce: str) -> tuple[float, ...]:
     if weights is None:
         return (1.0,) * members
     if reduce != "mean":
         raise OVDError(f"weights: expected none with reduce {reduce!r}, got {weights!r}")
     numbers = isinstance(weights, Sequence) and not isinstance(weights, str)
-    if not numbers or not all(_is_weight(w) for w in weights):  # type: ignore[attr-defined]
+    if not numbers or not all(_is_weight(w) for w in weights):
         raise OVDError(f"weights: expected a list of numbers above 0, got {weights!r}")
-    found = tuple(float(weight) for weight in weights)  # type: ignore[attr-defined]
+    found = tuple(float(weight) for weight in weights)
     if len(found) != members:
         raise OVDError(f"weights: expected {members}, one for each judge, got {len(found)}")
     return found
 
 
-def _is_weight(value: object) -> bool:
+def _is_weight(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 < value < math.inf  # type: ignore[operator]
+    return number and 0 < value < math.inf
 
 
 def _told(part: Verdict) -> str:

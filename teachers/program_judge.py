@@ -96,11 +96,11 @@ def _load(name: str) -> Any:
     return found
 
 
-def _fingerprint(shown: str, function: object) -> str:
+def _fingerprint(shown: str, function: Any) -> str:
     # An object with __call__ has its text where its class has.
-    located = function if inspect.isroutine(function) else type(function)
+    located: Any = function if inspect.isroutine(function) else type(function)
     with contextlib.suppress(TypeError, OSError):
-        source = inspect.getsourcefile(inspect.unwrap(located))  # type: ignore[arg-type]
+        source = inspect.getsourcefile(inspect.unwrap(located))
         if source is not None and "<" not in shown:  # a lambda's name says nothing
             digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
             return f"program/1 {shown} {digest}"
