@@ -124,7 +124,7 @@ def _check_weights(weights: Any, members: int, reduce: str) -> tuple[float, ...]
 
 def _is_weight(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 < value < math.inf
+    return number and bool(0 < value < math.inf)
 
 
 def _told(part: Verdict) -> str:
