@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ovd_envs.errors import OVDError
+from ovd_envs.jsonl import write_atomic
 from ovd_envs.options import parse_options
 
 if TYPE_CHECKING:
@@ -53,6 +55,22 @@ def score(
     theta: float = typer.Option(
         7.0, metavar="T", min=0.0, max=10.0, help="Score from which an episode counts as accepted."
     ),
+    reliability: bool = typer.Option(
+        False, "--reliability", help="Measure the judge against the outcome of the episodes."
+    ),
+    repeats: int = typer.Option(
+        1, metavar="N", min=1, help="With --reliability: ask N times, to see how much it varies."
+    ),
+    precision: float | None = typer.Option(
+        None,
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="With --reliability: suggest the smallest theta that reaches this precision.",
+    ),
+    page: Path | None = typer.Option(
+        None, metavar="FILE", help="With --reliability: an HTML page with plots."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
     """Judge saved episodes: a score from 0 to 9 and a reason for each, as JSONL.
@@ -61,18 +79,35 @@ def score(
     is missing and asks again where the judge failed.
 
     Example: `ovd score episodes.jsonl --judge steps`
+
+    Example: `ovd score episodes.jsonl --judge steps --reliability --page trust.html`
     """
+    from rich.console import Console
+
     from teachers.cache import VerdictCache
     from teachers.registry import make_judge
+    from teachers.reliability_page import reliability_page
+    from teachers.reliability_report import print_reliability
+    from teachers.reliability_run import ask_again, measure
     from teachers.score_file import identify, score_file
 
+    if not reliability:
+        given = {
+            "--repeats": repeats != 1,
+            "--precision": precision is not None,
+            "--page": page is not None,
+        }
+        if alone := [name for name, there in given.items() if there]:
+            raise OVDError(f"{alone[0]}: expected --reliability beside it")
     options = parse_options(option, "--option")
     options.update({k: v for k, v in {"model": model, "rubric": rubric}.items() if v is not None})
     identities = identify(episodes)  # a broken row is told before a model is loaded
     chosen = make_judge(judge, **options)
     target = out or episodes.with_name(f"{episodes.stem}.{judge.replace('/', '-')}.verdicts.jsonl")
     began = time.perf_counter()
-    with ScoreProgress(len(identities)) as progress:
+    # A person at the terminal is asked there: nothing else writes on it meanwhile.
+    shown = not getattr(chosen, "interactive", False)
+    with ScoreProgress(len(identities), shown=shown) as progress:
         try:
             verdicts = score_file(
                 chosen,
@@ -94,10 +129,22 @@ def score(
         **summary,
         "seconds": time.perf_counter() - began,
     }
+    measured = None
+    if reliability:
+        runs = [verdicts]
+        for number in range(2, repeats + 1):
+            with ScoreProgress(len(identities), shown=shown) as bar:
+                runs.append(ask_again(chosen, episodes, target, number, identities, bar.tell))
+        measured = measure(chosen, episodes, runs, theta=theta, precision=precision)
+        summary["reliability"] = measured.to_dict()
+        if page is not None:
+            write_atomic(page, reliability_page(measured))
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
         _print_summary(summary, target)
+        if measured is not None:
+            print_reliability(measured, Console())
     if summary["errors"]:
         first = next(verdict for verdict in verdicts if verdict.failed)
         typer.echo(
@@ -129,8 +176,9 @@ def summarize(verdicts: Sequence[Verdict], *, theta: float, new: int) -> dict[st
 class ScoreProgress:
     """A progress bar on stderr: episodes done, their mean score, failures of the judge."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, shown: bool = True) -> None:
         self.total = total
+        self._shown = shown
         self.told = self.new = self.failed = 0
         self._sum = 0.0
 
@@ -151,6 +199,7 @@ class ScoreProgress:
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            disable=not self._shown,
         )
         self._task = self._bar.add_task("", total=self.total, numbers="")
         self._bar.start()

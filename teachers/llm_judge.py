@@ -106,6 +106,9 @@ class LLMJudge:
         self.max_tokens = max_tokens
         self.max_characters = max_characters
         self.batch_size = batch_size
+        #: Which time the same question is asked: a backend that samples by named random numbers
+        #: would repeat itself.
+        self.repeat = 0
         able, offered = capabilities_of(backend), cast(Any, backend)
         self._logprobs: Any = offered.next_token_logprobs if able.next_token_logprobs else None
         if reply == "digit" and self._logprobs is None:
@@ -121,7 +124,8 @@ class LLMJudge:
         rubric = hashlib.sha256(self.rubric.encode()).hexdigest()
         options = (self.reduce, self.reply, self.show_gold, self.temperature, self.max_tokens)
         has_logprobs = self._logprobs is not None
-        return f"llm/1 {model!r} {rubric} {options} {self.max_characters} {has_logprobs}"
+        again = f" repeat {self.repeat}" if self.repeat else ""
+        return f"llm/1 {model!r} {rubric} {options} {self.max_characters} {has_logprobs}{again}"
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
         """One verdict for every episode. What the backend raises goes up."""
@@ -182,7 +186,7 @@ class LLMJudge:
                 self.max_tokens,
                 self.temperature,
                 # The random numbers hang on the content, not on the place in a batch.
-                key=(int(case.fenced.mark, 16), int(case.corrected)),
+                key=(int(case.fenced.mark, 16), int(case.corrected), self.repeat),
             )
             for case in cases
         ]

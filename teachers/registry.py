@@ -37,6 +37,31 @@ judges.register(
     "teachers.llm_judge:load_llm_judge",
     "a language model with a rubric (options model, rubric, reduce, reply, ...)",
 )
+judges.register(
+    "program",
+    "teachers.program_judge:ProgramJudge",
+    "a Python function: episode -> score, (score, reason) or Verdict (option function)",
+)
+judges.register(
+    "ensemble",
+    "teachers.ensemble:EnsembleJudge",
+    "several judges together: mean, median or min (options judges, reduce, weights, on_error)",
+)
+judges.register(
+    "cascade",
+    "teachers.cascade:CascadeJudge",
+    "a cheap judge, and a dear one near theta (options cheap, dear, theta, margin)",
+)
+judges.register(
+    "human",
+    "teachers.human_judge:HumanJudge",
+    "a person at the terminal (option show_gold)",
+)
+judges.register(
+    "replay",
+    "teachers.replay_judge:ReplayJudge",
+    "verdicts that were saved before (option file)",
+)
 
 #: The same for demonstrators.
 demonstrators: Registry[Callable[..., Demonstrator]] = Registry("ovd.demonstrators", "demonstrator")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from agents.episode import Episode, read_episodes
 from ovd_envs.errors import OVDError
-from teachers.cache import VerdictCache, content_hash, verdict_key
+from teachers.cache import VerdictCache, content_hash
 from teachers.protocol import Judge
 from teachers.score import score
 from teachers.verdict import Verdict
-from teachers.verdict_log import VerdictLog
+from teachers.verdict_log import VerdictLog, row_key
 
 #: Episodes that are held in memory at a time.
 CHUNK = 256
@@ -67,7 +67,7 @@ def _known(
     judge: Judge, identities: Sequence[Identity], log: VerdictLog, episodes: str | Path
 ) -> dict[Identity, Verdict]:
     """The verdicts in the log, by episode id and key. Raises ``OVDError`` for a stranger."""
-    expected = {(name, verdict_key(judge, content)) for name, content in identities}
+    expected = {(name, row_key(judge, content)) for name, content in identities}
     ids = {name for name, _ in identities}
     known: dict[Identity, Verdict] = {}
     for number, (key, verdict) in enumerate(log.rows, start=1):
@@ -95,7 +95,7 @@ def _score_chunk(
     cache: VerdictCache | None,
     progress: Callable[[Verdict, bool], None] | None,
 ) -> list[tuple[str, Verdict]]:
-    keys = [verdict_key(judge, content_hash(episode)) for episode in chunk]
+    keys = [row_key(judge, content_hash(episode)) for episode in chunk]
     result: dict[int, Verdict] = {}
     missing: list[int] = []
     for position, (episode, key) in enumerate(zip(chunk, keys, strict=True)):

@@ -25,7 +25,8 @@ class Verdict:
     ``distribution`` holds the probabilities of the ten digits where the judge has them; they
     sum to at most 1, what is missing went to other tokens. ``turns`` holds a score (0 to 9) for
     each turn of the episode, in order, where the judge scores turns; ``None`` for a turn of which
-    it cannot tell. Raises ``VerdictError`` where a field breaks these rules.
+    it cannot tell. ``parts`` are the verdicts that this one was made of, where a judge asks others
+    (an ensemble, a cascade). Raises ``VerdictError`` where a field breaks these rules.
     """
 
     episode: str
@@ -38,6 +39,7 @@ class Verdict:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     turns: tuple[float | None, ...] | None = None
+    parts: tuple[Verdict, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.error is None):
@@ -57,11 +59,22 @@ class Verdict:
                     _check_score(self.episode, f"turn {number}", score)
         if self.distribution is not None:
             _check_distribution(self.episode, self.distribution)
+        for part in self.parts:
+            if part.episode != self.episode:
+                raise VerdictError(
+                    f"verdict on {self.episode!r}: a part of it is on {part.episode!r}"
+                )
 
     @property
     def failed(self) -> bool:
         """Whether the judge failed: there is an error and no score."""
         return self.error is not None
+
+    @property
+    def disagreement(self) -> float | None:
+        """The largest score among the parts less the smallest; ``None`` with fewer than two."""
+        scores = [part.score for part in self.parts if part.score is not None]
+        return max(scores) - min(scores) if len(scores) > 1 else None
 
     def accepted(self, theta: float) -> bool:
         """Whether the score reaches ``theta``.
@@ -83,8 +96,8 @@ class Verdict:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict as plain JSON."""
-        return {
+        """The verdict as plain JSON; ``parts`` only where there are any."""
+        data: dict[str, Any] = {
             "episode": self.episode,
             "judge": self.judge,
             "score": self.score,
@@ -96,6 +109,12 @@ class Verdict:
             "completion_tokens": self.completion_tokens,
             "turns": None if self.turns is None else list(self.turns),
         }
+        if self.parts:
+            # Without their episode: it is this one, also where a cache hands it on under a new id.
+            data["parts"] = [
+                {k: v for k, v in part.to_dict().items() if k != "episode"} for part in self.parts
+            ]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
@@ -120,6 +139,11 @@ class Verdict:
             if not isinstance(fields["turns"], list | tuple):
                 raise VerdictError(f"not a verdict: turns must be a list, got {fields['turns']!r}")
             fields["turns"] = tuple(fields["turns"])
+        parts = fields.get("parts", ())
+        if not isinstance(parts, list | tuple) or not all(isinstance(p, Mapping) for p in parts):
+            raise VerdictError(f"not a verdict: parts must be a list of verdicts, got {parts!r}")
+        own = {"episode": fields["episode"]}
+        fields["parts"] = tuple(cls.from_dict({**part, **own}) for part in parts)
         return cls(**fields)
 
 

@@ -10,7 +10,19 @@ from typing import Any
 from ovd_envs.append_log import AppendLog
 from ovd_envs.errors import OVDError
 from ovd_envs.jsonl import read_jsonl_numbered, write_jsonl
+from teachers.cache import verdict_key
+from teachers.protocol import Judge
 from teachers.verdict import Verdict
+
+
+def row_key(judge: Judge, content: str) -> str:
+    """What ties a row to the judge and to what it judged: ``verdict_key`` and ``content_hash``."""
+    return f"{verdict_key(judge, content)}:{content}"
+
+
+def content_of(key: str) -> str:
+    """The ``content_hash`` of the judged episode in a ``row_key``."""
+    return key.partition(":")[2]
 
 
 def read_verdicts(path: str | Path) -> Iterator[Verdict]:

@@ -11,8 +11,8 @@ from agents.episode import Episode
 from agents.protocol import Agent
 from agents.rollout import Mode, Workers, rollout
 from ovd_envs.errors import OVDError
+from ovd_envs.statistics import mean_interval, paired_test, pass_at_k, wilson
 from ovd_envs.task import Task
-from training.statistics import mean_interval, paired_test, pass_at_k, wilson
 
 
 def is_correct(episode: Episode) -> bool:

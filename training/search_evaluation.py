@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovd_envs.search.recall import measure_recall, read_questions
-from training.statistics import mean_interval, wilson
+from ovd_envs.statistics import mean_interval, wilson
 
 if TYPE_CHECKING:
     from rich.table import Table

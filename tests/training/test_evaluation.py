@@ -7,10 +7,10 @@ import pytest
 from agents.scripted import ScriptedAgent
 from ovd_envs.errors import OVDError
 from ovd_envs.math_tasks import ArithmeticTasks
+from ovd_envs.statistics import mean_interval, paired_test, pass_at_k, wilson
 from teachers.demonstrators import ScriptedSolver
 from tests.training.made import student, task
 from training.evaluation import compare, evaluate, is_correct, summarize
-from training.statistics import mean_interval, paired_test, pass_at_k, wilson
 
 
 def episodes_of(rewards, *, start=0):

@@ -7,9 +7,9 @@ import pytest
 from ovd_envs.search import SearchResult
 from ovd_envs.search.corpus import Document
 from ovd_envs.search.index import build_index
+from ovd_envs.statistics import mean_interval, wilson
 from training import cli
 from training.search_evaluation import evaluate_engine, recall_table
-from training.statistics import mean_interval, wilson
 
 ROWS = [
     {"question": "the red stone", "golden_answers": ["granite"], "supporting_titles": ["R", "X"]},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.statistics import Z95, mean_interval, paired_test, pass_at_k, wilson
+from ovd_envs.statistics import Z95, mean_interval, paired_test, pass_at_k, wilson
 
 
 @pytest.mark.parametrize(
