@@ -207,15 +207,14 @@ class ChatAPI:
                 self._circuit.succeeded()  # a no is an answer too
                 raise
             except _PassingError as error:
-                if error.counts:
-                    self._circuit.failed(
-                        number,
-                        str(error),
-                        knocked=knocks,
-                        refused=error.refused,
-                        pending=self._pending,
-                    )
-                    error.counts = not self._circuit.is_open
+                self._circuit.failed(
+                    number,
+                    str(error),
+                    knocked=knocks,
+                    refused=error.refused,
+                    pending=self._pending,
+                )
+                error.counts = not self._circuit.is_open
                 raise
             finally:
                 if knocks:
@@ -318,8 +317,7 @@ def _read(answer: Any) -> ChatReply:
     """The reply in an answer of the API. Raises ``_PassingError`` where there is none."""
     choices = getattr(answer, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
-        error = _PassingError("the reply's body is no chat completion")
-        raise error
+        raise _PassingError("the reply's body is no chat completion")
     choice, usage = choices[0], answer.usage
     listed = choice.logprobs.content if choice.logprobs is not None else None
     tokens = [
