@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from agents.openai_backend import KEY, OPENAI_ADDRESS, find_key
-from agents.outage import MAX_PAUSE, Circuit, HaltedError, OutageError
+from agents.outage import MAX_PAUSE, Circuit
 from ovd_envs.errors import OVDError
 
 if TYPE_CHECKING:
@@ -247,8 +247,9 @@ class ChatAPI:
                     self._offered[option] = False
                     return await self._send(body, schema, logprobs)
             raise self._unwilling(error, told) from error
-        except (ValueError, openai.OpenAIError) as error:  # a body that is no JSON, or not this one
-            raise _PassingError(f"the reply's body cannot be read ({self._one_line(error)})") from error
+        except (ValueError, openai.OpenAIError) as error:  # no JSON, or not this kind of it
+            why = f"the reply's body cannot be read ({self._one_line(error)})"
+            raise _PassingError(why) from error
 
     def _unconnected(self, error: Exception) -> Exception:
         """What a connection that failed means."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from agents.episode import Episode
 from agents.outage import HaltedError, OutageError
 from agents.vllm_sampling import seed_of
-from ovd_envs.errors import OVDError
 from teachers.digits import REDUCTIONS, digits_among, reduced
 from teachers.fence import MAX_CHARACTERS
 from teachers.judge_options import check_choice, check_number, check_size
@@ -30,9 +29,9 @@ class APIJudge:
     """Asks the model behind ``api`` for a score and a reason, as ``LLMJudge`` does a backend.
 
     The reply is held to a JSON schema where the API knows one, and parsed strictly in any case; one
-    that cannot be used is shown its fault and asked for once more; then the verdict is an error that
-    keeps the raw reply. A call that fails for good is an error verdict, never a score. Where the API
-    gives log-probabilities of the score's digit, the verdict keeps all ten.
+    that cannot be used is shown its fault and asked for once more; then the verdict is an error
+    that keeps the raw reply. A call that fails for good is an error verdict, never a score. Where
+    the API gives log-probabilities of the score's digit, the verdict keeps all ten.
 
     Args:
         api: where to ask.
@@ -198,7 +197,7 @@ def _at_score(reply: ChatReply, before: str) -> tuple[float, ...] | None:
     """The ten probabilities where the score stands, ``before`` the text up to it."""
     written = b"".join(token for token, _ in reply.tokens)
     text = reply.text.encode("utf-8", "surrogatepass")
-    # Some servers list the tokens of a thinking block that the text leaves out, and the end of turn.
+    # Some servers list tokens that the text leaves out: a thinking block, the end of turn.
     shift = written.find(text)
     if not before or shift < 0:
         return None

@@ -44,7 +44,7 @@ def digits_among(alternatives: Sequence[tuple[str, float]]) -> tuple[float, ...]
     """
     values = [0.0] * len(DIGITS)
     for token, logprob in alternatives:
-        digit = token.lstrip("\": \n\t").rstrip("}, \n\t")
+        digit = token.lstrip('": \n\t').rstrip("}, \n\t")
         if len(digit) == 1 and digit in DIGITS:
             values[int(digit)] += math.exp(logprob)
     return _at_most_one(values) if any(values) else None

@@ -77,7 +77,9 @@ def load_llm_judge(
         return _load_api_judge(model, address, api_options, limits, temperature, common)
     given = [name for name, value in {**calls, **limits}.items() if value is not None]
     if given:
-        raise OVDError(f"judge 'llm': option {given[0]!r} is for the backend 'openai', not {kind!r}")
+        raise OVDError(
+            f"judge 'llm': option {given[0]!r} is for the backend 'openai', not {kind!r}"
+        )
     if temperature is None:
         raise OVDError("temperature: expected a number of at least 0, got None")
     return _load_backend_judge(

@@ -22,8 +22,12 @@ def check_size(option: str, value: object) -> None:
 
 def check_number(option: str, value: object, *, above: bool = False) -> None:
     """Raise ``OVDError`` unless ``value`` is a finite number of at least 0 (``above``: more)."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if 0 <= value < math.inf and not (above and value == 0):
-            return
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value < math.inf
+        and not (above and value == 0)
+    ):
+        return
     expected = "more than 0" if above else "at least 0"
     raise OVDError(f"{option}: expected a number of {expected}, got {value!r}")

@@ -136,7 +136,7 @@ class _Batches:
 
 
 class _OneByOne:
-    """Keeps twice ``concurrency`` episodes submitted, so that the judge never waits for the next."""
+    """Keeps twice ``concurrency`` episodes submitted: the judge never waits for the next."""
 
     def __init__(self, judge: Judge, stop: threading.Event) -> None:
         self.stopped: JudgeStopError | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from ovd_envs.errors import OVDError
+from teachers.judge_options import check_number
 from teachers.protocol import JudgeStopError
 from teachers.verdict import Verdict
 
@@ -34,12 +34,10 @@ def read_prices(table: object) -> Prices | None:
     if table is None:
         return None
     if not isinstance(table, Mapping) or set(table) != {"input", "output"}:
-        raise OVDError(
-            f"prices: expected {{input: ..., output: ...}}, money for a million tokens, got {table!r}"
-        )
+        expected = "{input: ..., output: ...}, money for a million tokens"
+        raise OVDError(f"prices: expected {expected}, got {table!r}")
     for name, price in table.items():
-        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
-            raise OVDError(f"prices: {name} must be a number of at least 0, got {price!r}")
+        check_number(f"prices: {name}", price)
     return Prices(float(table["input"]), float(table["output"]))
 
 
@@ -121,7 +119,8 @@ class Spending:
         prompt = self.prompt_tokens + self._reserved[0] + wanted[0]
         completion = self.completion_tokens + self._reserved[1] + wanted[1]
         money, tokens = self._limits["money"], self._limits["tokens"]
-        if money is not None and self.prices is not None and self.prices.cost(prompt, completion) > money:
+        cost = self.cost_of(prompt, completion)
+        if money is not None and cost is not None and cost > money:
             return f"the budget of {money:g} is spent ({self.money:.4f}; the next may exceed it)"
         if tokens is not None and prompt + completion > tokens:
             used = self.prompt_tokens + self.completion_tokens

@@ -1,15 +1,16 @@
 """A chat API over real HTTP that misbehaves by a script, episode by episode, and counts.
 
 An episode is known by the word after "case:" in its text. Its script is a list of faults by name
-(see ``FAULTS``); each call takes the next, and once it is used up the replies are good. Runs in a
-thread, or as a process: ``python fault_server.py PORT SECONDS`` answers well after SECONDS.
+(``TEXTS``, ``STATUSES`` and some more); each call takes the next, and once it is used up the
+replies are good. It runs in threads of the test.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-import sys
+import socket
 import threading
 import time
 from collections import Counter
@@ -74,6 +75,7 @@ class FaultServer(ThreadingHTTPServer):
         self.headers = []
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
+        self.connections: set[socket.socket] = set()
         #: What an option does: ``refuses`` names options that are answered with 400.
         self.refuses: tuple[str, ...] = ()
         self.echo_key = False
@@ -88,8 +90,13 @@ class FaultServer(ThreadingHTTPServer):
         return self
 
     def stop(self):
+        """Finish the replies under way, then be gone: connections that were kept are closed."""
         self.shutdown()
         self.server_close()
+        with self.lock:
+            for connection in self.connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
 
     def handle_error(self, request, client_address):
         pass  # a client that went away in the middle of a hang
@@ -98,6 +105,17 @@ class FaultServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: FaultServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self):
+        super().setup()
+        with self.server.lock:
+            self.server.connections.add(self.connection)
+
+    def finish(self):
+        with self.server.lock:
+            self.server.connections.discard(self.connection)
+        super().finish()
 
     def do_POST(self):
         server = self.server
@@ -189,7 +207,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
-
-
-if __name__ == "__main__":
-    FaultServer(port=int(sys.argv[1]), seconds=float(sys.argv[2])).serve_forever()

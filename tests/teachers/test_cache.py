@@ -134,7 +134,7 @@ def test_a_file_of_something_else_is_told_and_left_alone(cache):
     cache.folder.mkdir()
     cache.path.write_bytes(b"my thesis, in which there is no database at all\n" * 40)
     before = cache.path.read_bytes()
-    with pytest.raises(OVDError, match="verdicts.sqlite3: the verdict cache cannot be read"):
+    with pytest.raises(OVDError, match=r"verdicts\.sqlite3: the verdict cache cannot be read"):
         score(Judge(), [make_episode("a")], cache=cache)
     assert cache.path.read_bytes() == before
 
