@@ -138,9 +138,12 @@ class Circuit:
             return
         now = time.monotonic()
         ends = self._since + self._patience
-        if now < self._knock_at:
-            await self.sleep(max(min(self._knock_at, ends) - now, 0.0))
-            if time.monotonic() < self._knock_at:
-                raise OutageError(
-                    f"{self._where} did not answer for {self._patience:g} s ({self._why})"
-                )
+        if self._knock_at <= max(now, ends):
+            # A timer may fire a little early: to knock then is as good.
+            await self.sleep(max(self._knock_at - now, 0.0))
+            return
+        await self.sleep(max(ends - now, 0.0))
+        if self.is_open:
+            raise OutageError(
+                f"{self._where} did not answer for {self._patience:g} s ({self._why})"
+            )
