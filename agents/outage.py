@@ -73,7 +73,7 @@ class Circuit:
         except BaseException:
             self._knocking.release()
             raise
-        if self._since is None:  # it was closed meanwhile
+        if not self.is_open:  # it was closed meanwhile
             self._knocking.release()
             return False
         return True
