@@ -118,6 +118,8 @@ class ChatAPI:
         self._client: AsyncOpenAI = AsyncOpenAI(
             base_url=address, api_key=self._key or "none", max_retries=0, timeout=None
         )
+        # Imports a second's worth of modules: now, rather than in the first call's time.
+        self._completions = self._client.chat.completions
         self._places = asyncio.Semaphore(concurrency)
         self._circuit = Circuit(
             f"the API at {self.where}",
@@ -233,7 +235,7 @@ class ChatAPI:
             sent.update(logprobs=True, top_logprobs=_ALTERNATIVES)
         try:
             async with asyncio.timeout(self._deadline):
-                answer: Any = await self._client.chat.completions.create(**sent)
+                answer: Any = await self._completions.create(**sent)
             return _read(answer)
         except (TimeoutError, openai.APITimeoutError):
             raise _PassingError(f"no reply within {self._deadline:g} s") from None
