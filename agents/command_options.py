@@ -55,6 +55,16 @@ BACKEND_OPTION = typer.Option(
     help="What runs the model: transformers, vllm, or vllm-server:http://HOST:PORT.",
 )
 
+#: The same of the judge `llm`, where other judges have none.
+JUDGE_BACKEND_OPTION = typer.Option(
+    None,
+    "--backend",
+    metavar="NAME[:ADDRESS]",
+    help="What runs the model of the judge 'llm': transformers (the default), vllm, "
+    "vllm-server:http://HOST:PORT, or openai:http://HOST/v1.",
+    show_default=False,
+)
+
 MODE_OPTION = typer.Option(
     None,
     "--mode",

@@ -134,10 +134,27 @@ def connect(address: str = OPENAI_ADDRESS) -> OpenAI:
     """
     from openai import OpenAI
 
+    key = find_key(address)
+    return OpenAI(base_url=address, api_key=key or "none", max_retries=_RETRIES)
+
+
+def find_key(address: str, variable: str = KEY) -> str:
+    """The key for the API at ``address``, from the environment; empty where none is needed.
+
+    Raises ``OVDError`` where the address is none or carries a password, which would be written
+    down with it, and where it is elsewhere and there is no key.
+    """
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise OVDError(f"backend 'openai': expected an address, http(s)://HOST/v1, got {address!r}")
-    key = os.environ.get(KEY)
-    if not key and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise OVDError(f"backend 'openai': {parts.hostname} needs a key; set {KEY}")
-    return OpenAI(base_url=address, api_key=key or "none", max_retries=_RETRIES)
+    if "@" in parts.netloc:
+        raise OVDError(
+            f"backend 'openai': expected an address without a password, of {parts.hostname}; "
+            f"a key comes from the environment ({variable})"
+        )
+    key = os.environ.get(variable, "")
+    # A variable that was named is meant to be there.
+    needed = variable != KEY or parts.hostname not in ("localhost", "127.0.0.1", "::1")
+    if not key and needed:
+        raise OVDError(f"backend 'openai': {parts.hostname} needs a key; set {variable}")
+    return key

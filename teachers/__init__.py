@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from teachers.api_judge import APIJudge
 from teachers.cache import VerdictCache
 from teachers.demonstrators import AgentDemonstrator, ScriptedSolver
 from teachers.llm_judge import LLMJudge
 from teachers.outcome_judge import OutcomeJudge
 from teachers.path_judge import PathJudge
-from teachers.protocol import Continuing, Demonstrator, Judge
+from teachers.protocol import Continuing, Demonstrator, Judge, JudgeStopError
 from teachers.registry import judges, make_demonstrator, make_judge
 from teachers.rubric import load_rubric
 from teachers.saved_demonstrator import SavedDemonstrator
@@ -18,10 +19,12 @@ from teachers.verdict_log import read_verdicts
 
 __all__ = [
     "MAX_SCORE",
+    "APIJudge",
     "AgentDemonstrator",
     "Continuing",
     "Demonstrator",
     "Judge",
+    "JudgeStopError",
     "LLMJudge",
     "OutcomeJudge",
     "PathJudge",

@@ -4,54 +4,108 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
 from agents.episode import Episode
 from ovd_envs.errors import OVDError
-from ovd_envs.jsonl import write_atomic
+from ovd_envs.jsonl import reason_of
 from teachers.protocol import Judge
 from teachers.verdict import Verdict
 
+#: Seconds that a process waits for another one that writes.
+_PATIENCE = 30.0
+
 
 class VerdictCache:
-    """A folder with one file for each verdict, written atomically; several processes may share it.
+    """A folder with a database of verdicts; several processes of one machine may share it.
 
     The key is the judge's ``fingerprint`` and what judges read of an episode (task, messages,
     observations, outcome; not its id, agent or seed). A judge without a fingerprint is not
-    cached, and neither is an error verdict: that judge is asked again.
+    cached, and neither is an error verdict: that judge is asked again. A verdict is safe from a
+    kill once ``put`` has returned.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.path = self.folder / "verdicts.sqlite3"
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
 
     def get(self, judge: Judge, episode: Episode) -> Verdict | None:
-        """The known verdict, under the episode's id; ``None`` where there is none."""
-        path = self._path(judge, episode)
-        if path is None:
+        """The known verdict, under the episode's id; ``None`` where there is none.
+
+        Raises ``OVDError`` where the cache cannot be read.
+        """
+        if not getattr(judge, "fingerprint", None):
             return None
-        try:
-            data = json.loads(path.read_bytes())
-            return Verdict.from_dict({**data, "episode": episode.id})
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise OVDError(f"{path}: cannot be read ({error.strerror})") from error
-        except (ValueError, TypeError, OVDError):
-            return None  # not a verdict (somebody else's file): the judge is asked, put() mends it
+        return self.find(verdict_key(judge, content_hash(episode)), episode.id)
 
     def put(self, judge: Judge, episode: Episode, verdict: Verdict) -> None:
         """Keep a verdict, unless it is an error. Raises ``OVDError`` where it cannot be written."""
-        path = self._path(judge, episode)
-        if path is not None and not verdict.failed:
-            write_atomic(path, json.dumps(verdict.to_dict(), ensure_ascii=False))
+        if getattr(judge, "fingerprint", None) and not verdict.failed:
+            self.keep(verdict_key(judge, content_hash(episode)), verdict)
 
-    def _path(self, judge: Judge, episode: Episode) -> Path | None:
-        fingerprint = getattr(judge, "fingerprint", None)
-        if not fingerprint:
+    def find(self, key: str, episode: str) -> Verdict | None:
+        """``get`` by a ``verdict_key``, under the episode's id ``episode``."""
+        with self._lock:
+            try:
+                if self._connection is None or self._process != os.getpid():
+                    if not self.path.exists() and not self.folder.is_file():
+                        return None
+                    self._open()
+                row = self._cursor.execute(_FIND, (bytes.fromhex(key),)).fetchone()
+            except (OSError, sqlite3.Error) as error:
+                raise self._unusable("read", error) from error
+        if row is None:
             return None
-        key = verdict_key(judge, content_hash(episode))
-        return self.folder / key[:2] / f"{key}.json"
+        try:
+            return Verdict.from_dict({**json.loads(row[0]), "episode": episode})
+        except (ValueError, TypeError, OVDError):
+            return None  # not a verdict: the judge is asked, and what it says is put there
+
+    def keep(self, key: str, verdict: Verdict) -> None:
+        """``put`` by a ``verdict_key``."""
+        # ASCII escapes: what a judge quotes may hold half a surrogate pair.
+        row = (bytes.fromhex(key), json.dumps(verdict.to_dict()))
+        with self._lock:
+            try:
+                self._open()
+                self._cursor.execute(_KEEP, row)
+            except (OSError, sqlite3.Error) as error:
+                raise self._unusable("written", error) from error
+
+    def _open(self) -> None:
+        """Connect, once in each process: a connection does not survive a fork."""
+        if self._connection is not None and self._process == os.getpid():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        # Readers and a writer do not wait for one another; a kill loses no verdict, a power cut
+        # the last ones at most.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(_MAKE)
+        self._connection, self._process = connection, os.getpid()
+        self._cursor = connection.cursor()
+
+    def _unusable(self, what: str, error: Exception) -> OVDError:
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        return OVDError(f"{self.path}: the verdict cache cannot be {what} ({reason})")
+
+
+_MAKE = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, verdict TEXT) WITHOUT ROWID"
+_FIND = "SELECT verdict FROM verdicts WHERE key = ?"
+_KEEP = "INSERT OR REPLACE INTO verdicts VALUES (?, ?)"
+
+#: json.dumps(..., sort_keys=True, default=str) without making an encoder for each episode.
+_encode = json.JSONEncoder(sort_keys=True, default=str).encode
 
 
 def verdict_key(judge: Judge, content: str) -> str:
@@ -74,5 +128,5 @@ def content_hash(episode: Episode) -> str:
         "info": episode.info,
     }
     # ASCII escapes: a lone surrogate in a student's text has no UTF-8 form.
-    text = json.dumps(read, sort_keys=True, default=str)
+    text = _encode(read)
     return hashlib.sha256(text.encode()).hexdigest()

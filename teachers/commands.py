@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import statistics
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from agents.command_options import JUDGE_BACKEND_OPTION
 from ovd_envs.errors import OVDError
 from ovd_envs.jsonl import write_atomic
 from ovd_envs.options import parse_options
 
 if TYPE_CHECKING:
+    from teachers.score_display import ScoreProgress
     from teachers.verdict import Verdict
 
 
@@ -33,6 +38,7 @@ def score(
     model: str | None = typer.Option(
         None, "--model", "-m", metavar="MODEL", help="Model of the judge 'llm'."
     ),
+    backend: str | None = JUDGE_BACKEND_OPTION,
     rubric: str | None = typer.Option(
         None, metavar="NAME|FILE", help="Rubric of the judge 'llm': general, math, or a text file."
     ),
@@ -40,7 +46,8 @@ def score(
         [],
         "--option",
         metavar="KEY=VALUE",
-        help="Another option of the judge, e.g. reduce=argmax or reply=digit; may be repeated.",
+        help="Another option of the judge, e.g. reduce=argmax, concurrency=64 or budget=2.5 "
+        "(docs/judge.md); may be repeated.",
     ),
     out: Path | None = typer.Option(
         None,
@@ -75,8 +82,10 @@ def score(
 ) -> None:
     """Judge saved episodes: a score from 0 to 9 and a reason for each, as JSONL.
 
-    Each verdict is saved as it comes: Ctrl-C loses none, and the same command goes on with what
-    is missing and asks again where the judge failed.
+    Each verdict is saved as it comes: Ctrl-C waits for the replies under way and loses none (a
+    second Ctrl-C leaves them), and the same command goes on with what is missing and asks again
+    where the judge failed. A budget that is spent stops it in the same way (exit code 1, as with
+    failures of the judge).
 
     Example: `ovd score episodes.jsonl --judge steps`
 
@@ -85,11 +94,15 @@ def score(
     from rich.console import Console
 
     from teachers.cache import VerdictCache
+    from teachers.protocol import JudgeStopError
     from teachers.registry import make_judge
     from teachers.reliability_page import reliability_page
     from teachers.reliability_report import print_reliability
     from teachers.reliability_run import ask_again, measure
+    from teachers.score_display import ScoreProgress
     from teachers.score_file import identify, score_file
+    from teachers.spending import BudgetError
+    from teachers.verdict_log import read_verdicts
 
     if not reliability:
         given = {
@@ -100,14 +113,14 @@ def score(
         if alone := [name for name, there in given.items() if there]:
             raise OVDError(f"{alone[0]}: expected --reliability beside it")
     options = parse_options(option, "--option")
-    options.update({k: v for k, v in {"model": model, "rubric": rubric}.items() if v is not None})
+    flags = {"model": model, "backend": backend, "rubric": rubric}
+    options.update({k: v for k, v in flags.items() if v is not None})
     identities = identify(episodes)  # a broken row is told before a model is loaded
     chosen = make_judge(judge, **options)
     target = out or episodes.with_name(f"{episodes.stem}.{judge.replace('/', '-')}.verdicts.jsonl")
+    stopped: str | None = None
     began = time.perf_counter()
-    # A person at the terminal is asked there: nothing else writes on it meanwhile.
-    shown = not getattr(chosen, "interactive", False)
-    with ScoreProgress(len(identities), shown=shown) as progress:
+    with ScoreProgress(len(identities), chosen) as progress, _stopped_by_ctrl_c(progress) as stop:
         try:
             verdicts = score_file(
                 chosen,
@@ -116,24 +129,34 @@ def score(
                 cache=VerdictCache(cache) if cache else None,
                 progress=progress.tell,
                 identities=identities,
+                stop=stop,
             )
+        except BudgetError as spent:
+            stopped, verdicts = str(spent), list(read_verdicts(target))
+        except JudgeStopError as refused:
+            raise JudgeStopError(
+                f"{refused} ({progress.told} of {len(identities)} episodes have a verdict in "
+                f"{target}; the same command goes on)"
+            ) from refused
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped after {progress.told} of {len(identities)} episodes; the verdicts are "
                 f"in {target}, the same command goes on"
             ) from None
-    summary = summarize(verdicts, theta=theta, new=progress.new)
     summary = {
         "judge": chosen.name,
         "out": str(target),
-        **summary,
+        **summarize(verdicts, theta=theta, new=progress.new),
+        "not_asked": len(identities) - len(verdicts),
+        "stopped": stopped,
+        **progress.spent(),
         "seconds": time.perf_counter() - began,
     }
     measured = None
-    if reliability:
+    if reliability and stopped is None:
         runs = [verdicts]
         for number in range(2, repeats + 1):
-            with ScoreProgress(len(identities), shown=shown) as bar:
+            with ScoreProgress(len(identities), chosen) as bar:
                 runs.append(ask_again(chosen, episodes, target, number, identities, bar.tell))
         measured = measure(chosen, episodes, runs, theta=theta, precision=precision)
         summary["reliability"] = measured.to_dict()
@@ -145,6 +168,36 @@ def score(
         _print_summary(summary, target)
         if measured is not None:
             print_reliability(measured, Console())
+    _exit_unless_complete(summary, verdicts)
+
+
+@contextlib.contextmanager
+def _stopped_by_ctrl_c(progress: ScoreProgress) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second interrupts, as ever.
+
+    A ``KeyboardInterrupt`` can come between a reply and its place in the file; an event cannot.
+    A judge at the terminal is interrupted itself.
+    """
+    stop = threading.Event()
+    if progress.interactive or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def asked_to_stop(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        progress.notice("stopping: waiting for what is under way (Ctrl-C again: at once)")
+
+    before = signal.signal(signal.SIGINT, asked_to_stop)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _exit_unless_complete(summary: Mapping[str, Any], verdicts: Sequence[Verdict]) -> None:
+    """Exit code 1, and why, where an episode has no score."""
     if summary["errors"]:
         first = next(verdict for verdict in verdicts if verdict.failed)
         typer.echo(
@@ -152,6 +205,13 @@ def score(
             f"{_one_line(first.error or '')} (the same command asks again)",
             err=True,
         )
+    if summary["stopped"]:
+        typer.echo(
+            f"stopped: {summary['stopped']}; {summary['not_asked']} episode(s) were not asked for "
+            "(the same command with a larger budget goes on)",
+            err=True,
+        )
+    if summary["errors"] or summary["stopped"]:
         raise typer.Exit(1)
 
 
@@ -171,56 +231,6 @@ def summarize(verdicts: Sequence[Verdict], *, theta: float, new: int) -> dict[st
         "prompt_tokens": sum(verdict.prompt_tokens for verdict in verdicts),
         "completion_tokens": sum(verdict.completion_tokens for verdict in verdicts),
     }
-
-
-class ScoreProgress:
-    """A progress bar on stderr: episodes done, their mean score, failures of the judge."""
-
-    def __init__(self, total: int, *, shown: bool = True) -> None:
-        self.total = total
-        self._shown = shown
-        self.told = self.new = self.failed = 0
-        self._sum = 0.0
-
-    def __enter__(self) -> ScoreProgress:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("verdicts"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not self._shown,
-        )
-        self._task = self._bar.add_task("", total=self.total, numbers="")
-        self._bar.start()
-        return self
-
-    def tell(self, verdict: Verdict, new: bool) -> None:
-        """Count one verdict."""
-        self.told += 1
-        self.new += new
-        if verdict.score is None:
-            self.failed += 1
-        else:
-            self._sum += verdict.score
-        scored = self.told - self.failed
-        numbers = f"mean {self._sum / scored:.2f}" if scored else ""
-        if self.failed:
-            numbers += f" · {self.failed} failed"
-        self._bar.update(self._task, advance=1, numbers=numbers)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
 
 def _print_summary(summary: Mapping[str, Any], out: Path) -> None:
@@ -243,6 +253,12 @@ def _print_summary(summary: Mapping[str, Any], out: Path) -> None:
             table.add_row(f"  score {digit}", Text(f"{bar} {count}" if count else "-"))
     if summary["errors"]:
         table.add_row("judge failed", f"{summary['errors']}")
+    if summary["not_asked"]:
+        table.add_row("not asked", f"{summary['not_asked']} ({summary['stopped']})")
+    tokens = summary["prompt_tokens"], summary["completion_tokens"]
+    if any(tokens):
+        money = "" if summary["money"] is None else f", {summary['money']:.4f} by the prices given"
+        table.add_row("tokens", f"{tokens[0]} read, {tokens[1]} written{money}")
     table.add_row("saved in", Text(str(out)))
     Console().print(table)
 

@@ -53,7 +53,13 @@ class GroupJudging:
         return found
 
     def close(self) -> None:
-        """Ask for nothing more; waits for the question under way."""
+        """Ask for nothing more; waits for the question under way.
+
+        A judge that may wait long for others (``halt``) is told to begin nothing more.
+        """
+        halt = getattr(self._judge, "halt", None)
+        if halt is not None and not all(asked.done() for asked in self._asked):
+            halt()
         self._thread.shutdown(cancel_futures=True)
 
     def _judge_whole(self) -> list[Verdict]:

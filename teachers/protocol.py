@@ -6,8 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from agents.episode import Episode
+from ovd_envs.errors import OVDError
 from ovd_envs.task import Task
 from teachers.verdict import Verdict
+
+
+class JudgeStopError(OVDError):
+    """It is no use to ask the judge for more: a bad key, no such model, a budget that is spent.
+
+    Raised by a judge, it ends the scoring; every other exception is an error of its episode.
+    """
 
 
 @runtime_checkable
@@ -18,6 +26,12 @@ class Judge(Protocol):
     (its version, options, model, rubric): verdicts are cached only for judges that have one. One
     that scores each turn too (``Verdict.turns``) says so by ``score_level``, "turn"; one that reads
     no gold answer, reward or info of an episode, by ``show_gold``, ``False``.
+
+    A judge that waits for somebody else may have ``submit(episode)``, which returns a ``Future`` of
+    the verdict, and ``concurrency``, how many it asks for at a time: about twice as many are then
+    submitted, one more as each comes. It may have ``halt()``: what was not begun is not begun any
+    more, its futures raise ``JudgeStopError``, and what is under way comes to its end. One that
+    asks a person at this terminal says so by ``interactive``.
     """
 
     name: str

@@ -34,8 +34,8 @@ judges.register(
 )
 judges.register(
     "llm",
-    "teachers.llm_judge:load_llm_judge",
-    "a language model with a rubric (options model, rubric, reduce, reply, ...)",
+    "teachers.judge_loading:load_llm_judge",
+    "a language model with a rubric (options model, backend, rubric, reduce, reply, ...)",
 )
 judges.register(
     "program",

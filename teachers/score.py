@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, cast
 
 from agents.episode import Episode
-from teachers.protocol import Judge
+from teachers.protocol import Judge, JudgeStopError
 from teachers.verdict import Verdict, VerdictError
 
 if TYPE_CHECKING:
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Episodes asked for at once, unless the judge has ``batch_size``: what an interrupt can lose.
 BATCH_SIZE = 64
+
+#: Seconds between two looks at whether to stop, while replies are waited for.
+_GLANCE = 0.1
 
 
 def score(
@@ -30,9 +36,10 @@ def score(
     A verdict that is missing, comes twice, is no ``Verdict``, and an exception of the judge
     become error verdicts of the episodes concerned, as does an episode that ended in an error.
     Verdicts on unknown ids are dropped. ``cache`` is asked first (if the judge has a
-    ``fingerprint``) and told after every batch, so that an interrupt loses one batch at most.
-    ``progress`` is called with every verdict as it comes, ``settled`` with the position of its
-    episode as well.
+    ``fingerprint``) and told of each verdict as it comes. ``progress`` is called with every verdict
+    as it comes, ``settled`` with the position of its episode as well.
+
+    Raises ``JudgeStopError`` where it is no use to ask for more, when what was asked is answered.
     """
     verdicts: dict[int, Verdict] = {}
 
@@ -44,48 +51,174 @@ def score(
             progress(verdict)
 
     waiting: list[int] = []
-    for position, episode in enumerate(episodes):
-        known = _known(judge, episode, cache)
-        if known is not None:
-            settle(position, known)
-        else:
-            waiting.append(position)
-    for batch in _batches(episodes, waiting, int(getattr(judge, "batch_size", BATCH_SIZE))):
-        answers = _ask(judge, [episodes[position] for position in batch])
-        for position, verdict in zip(batch, answers, strict=True):
-            if cache is not None:
-                cache.put(judge, episodes[position], verdict)
-            settle(position, verdict)
+
+    def unknown() -> Iterator[Episode]:
+        for position, episode in enumerate(episodes):
+            known = None if cache is None else cache.get(judge, episode)
+            if known is not None:
+                settle(position, known)
+            else:
+                waiting.append(position)
+                yield episode
+
+    for number, verdict in stream_verdicts(judge, unknown()):
+        position = waiting[number]
+        if cache is not None:
+            cache.put(judge, episodes[position], verdict)
+        settle(position, verdict)
     return [verdicts[position] for position in range(len(episodes))]
 
 
-def _known(judge: Judge, episode: Episode, cache: VerdictCache | None) -> Verdict | None:
-    if episode.error is not None:
-        last_line = episode.error.strip().rsplit("\n", 1)[-1] or "no message"
-        return _failure(judge, episode, f"the episode ended in an error: {last_line}")
-    return None if cache is None else cache.get(judge, episode)
+def stream_verdicts(
+    judge: Judge, episodes: Iterable[Episode], *, stop: threading.Event | None = None
+) -> Iterator[tuple[int, Verdict]]:
+    """(number of the episode, verdict) as each comes; failures are made errors as in ``score``.
+
+    No more episodes are taken than the judge is asked for at a time: those of a batch, or, where it
+    has ``submit``, twice its ``concurrency``. Once ``stop`` is set nothing more is asked, and the
+    stream ends when what is under way is answered.
+
+    Raises ``JudgeStopError`` in the same manner, where the judge does.
+    """
+    stop = threading.Event() if stop is None else stop
+    asking = _OneByOne(judge, stop) if hasattr(judge, "submit") else _Batches(judge)
+    try:
+        for number, episode in enumerate(episodes):
+            if episode.error is not None:
+                last_line = episode.error.strip().rsplit("\n", 1)[-1] or "no message"
+                told = f"the episode ended in an error: {last_line}"
+                yield number, _failure(judge, episode, told)
+            else:
+                yield from asking.ask(number, episode)
+            if stop.is_set() or asking.stopped is not None:
+                break
+        if asking.stopped is None or isinstance(asking, _OneByOne):
+            yield from asking.rest(stop)
+    finally:
+        asking.close()
+    if asking.stopped is not None and not stop.is_set():
+        raise asking.stopped
 
 
-def _batches(episodes: Sequence[Episode], waiting: list[int], size: int) -> Iterator[list[int]]:
-    """Positions in batches of ``size`` in which no episode id comes twice."""
-    seen: Counter[str] = Counter()
-    rounds: dict[int, list[int]] = {}
-    for position in waiting:
-        identity = episodes[position].id
-        rounds.setdefault(seen[identity], []).append(position)
-        seen[identity] += 1
-    for positions in rounds.values():
-        for start in range(0, len(positions), max(size, 1)):
-            yield positions[start : start + max(size, 1)]
+class _Batches:
+    """Asks for ``batch_size`` episodes at a time, no id twice among them."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.stopped: JudgeStopError | None = None
+        self._judge = judge
+        self._size = max(int(getattr(judge, "batch_size", BATCH_SIZE)), 1)
+        self._batch: dict[str, tuple[int, Episode]] = {}
+
+    def ask(self, number: int, episode: Episode) -> Iterator[tuple[int, Verdict]]:
+        """Take an episode; the verdicts of the batch that it fills, or would stand in twice."""
+        if episode.id in self._batch:
+            yield from self._flush()
+        self._batch[episode.id] = number, episode
+        if len(self._batch) >= self._size:
+            yield from self._flush()
+
+    def rest(self, stop: threading.Event) -> Iterator[tuple[int, Verdict]]:
+        """The last verdicts, unless it was stopped: the judge has not been asked for them."""
+        if self._batch and not stop.is_set():
+            yield from self._flush()
+
+    def close(self) -> None:
+        """Nothing is under way."""
+
+    def _flush(self) -> list[tuple[int, Verdict]]:
+        batch, self._batch = list(self._batch.values()), {}
+        try:
+            answers = _ask(self._judge, [episode for _, episode in batch])
+        except JudgeStopError as stopped:
+            self.stopped = stopped
+            return []
+        return [(number, verdict) for (number, _), verdict in zip(batch, answers, strict=True)]
+
+
+class _OneByOne:
+    """Keeps twice ``concurrency`` episodes submitted: the judge never waits for the next."""
+
+    def __init__(self, judge: Judge, stop: threading.Event) -> None:
+        self.stopped: JudgeStopError | None = None
+        self._judge = judge
+        self._submit = cast(Any, judge).submit
+        self._places = 2 * max(int(getattr(judge, "concurrency", BATCH_SIZE)), 1)
+        self._stop = stop
+        self._under_way: dict[int, Episode] = {}
+        self._done: queue.SimpleQueue[tuple[int, Future[Verdict]]] = queue.SimpleQueue()
+        self._halted = False
+
+    def ask(self, number: int, episode: Episode) -> Iterator[tuple[int, Verdict]]:
+        """Submit an episode; the verdicts that came, one at least where no place is left."""
+        try:
+            future: Future[Verdict] = self._submit(episode)
+        except JudgeStopError as stopped:
+            self._end(stopped)
+            return
+        except Exception as error:  # noqa: BLE001 - as of ``judge``: each failure is told
+            yield number, _failure(self._judge, episode, _told(error))
+            return
+        self._under_way[number] = episode
+        future.add_done_callback(lambda done: self._done.put((number, done)))
+        full = len(self._under_way) >= self._places
+        while not self._done.empty() or (full and len(self._under_way) >= self._places):
+            yield from self._next()
+            if self._stop.is_set():
+                return
+
+    def rest(self, stop: threading.Event) -> Iterator[tuple[int, Verdict]]:
+        """What is under way."""
+        while self._under_way:
+            if stop.is_set():
+                self._halt()
+            yield from self._next()
+
+    def close(self) -> None:
+        """Nothing more is asked for, should anything be left."""
+        if self._under_way:
+            self._halt()
+
+    def _next(self) -> Iterator[tuple[int, Verdict]]:
+        """The next verdict, or none for now."""
+        try:
+            number, future = self._done.get(timeout=_GLANCE)
+        except queue.Empty:
+            return
+        episode = self._under_way.pop(number)
+        try:
+            verdict: object = future.result()
+        except JudgeStopError as stopped:
+            self._end(stopped)
+            return
+        except Exception as error:  # noqa: BLE001 - as of ``judge``: each failure is told
+            verdict = _failure(self._judge, episode, _told(error))
+        if not isinstance(verdict, Verdict) or verdict.episode != episode.id:
+            verdict = _failure(self._judge, episode, "the judge gave no verdict on this episode")
+        yield number, _checked(self._judge, episode, verdict)
+
+    def _end(self, stopped: JudgeStopError) -> None:
+        # The first says why; those that it halts come later.
+        self.stopped = self.stopped or stopped
+        self._halt()
+
+    def _halt(self) -> None:
+        if not self._halted:
+            self._halted = True
+            with contextlib.suppress(AttributeError):
+                cast(Any, self._judge).halt()
 
 
 def _ask(judge: Judge, episodes: Sequence[Episode]) -> list[Verdict]:
-    """The judge's verdicts on ``episodes`` (ids all different), every failure made an error."""
+    """The judge's verdicts on ``episodes`` (ids all different), every failure made an error.
+
+    Raises ``JudgeStopError``.
+    """
     try:
         answers: list[object] = list(judge.judge(episodes))
+    except JudgeStopError:
+        raise
     except Exception as error:  # noqa: BLE001 - a judge fails in any way; each failure is told
-        told = f"the judge failed: {type(error).__name__}: {error}"
-        return [_failure(judge, episode, told) for episode in episodes]
+        return [_failure(judge, episode, _told(error)) for episode in episodes]
     by_id: dict[str, list[Verdict]] = {}
     strays = 0
     for answer in answers:
@@ -97,12 +230,7 @@ def _ask(judge: Judge, episodes: Sequence[Episode]) -> list[Verdict]:
     for episode in episodes:
         found = by_id.get(episode.id, [])
         if len(found) == 1:
-            try:
-                found[0].check_turns(len(episode.turns))
-            except VerdictError as error:
-                result.append(_failure(judge, episode, str(error)))
-            else:
-                result.append(found[0])
+            result.append(_checked(judge, episode, found[0]))
         elif not found:
             beside = f" (and {strays} answers that are no verdicts)" if strays else ""
             result.append(_failure(judge, episode, f"the judge gave no verdict{beside}"))
@@ -112,6 +240,19 @@ def _ask(judge: Judge, episodes: Sequence[Episode]) -> list[Verdict]:
                 _failure(judge, episode, f"the judge gave {len(found)} verdicts: {scores}")
             )
     return result
+
+
+def _checked(judge: Judge, episode: Episode, verdict: Verdict) -> Verdict:
+    """``verdict``, or an error where it scores another number of turns."""
+    try:
+        verdict.check_turns(len(episode.turns))
+    except VerdictError as error:
+        return _failure(judge, episode, str(error))
+    return verdict
+
+
+def _told(error: Exception) -> str:
+    return f"the judge failed: {type(error).__name__}: {error}"
 
 
 def _failure(judge: Judge, episode: Episode, error: str) -> Verdict:

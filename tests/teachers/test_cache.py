@@ -1,6 +1,8 @@
+import contextlib
 import json
 import multiprocessing
 import os
+import sqlite3
 import stat
 from dataclasses import replace
 
@@ -33,8 +35,9 @@ def cache(tmp_path):
     return VerdictCache(tmp_path / "verdicts")
 
 
-def files(cache):
-    return sorted(p for p in cache.folder.rglob("*") if p.is_file())
+def entries(cache):
+    with contextlib.closing(sqlite3.connect(cache.path)) as connection:
+        return [text for (text,) in connection.execute("SELECT verdict FROM verdicts")]
 
 
 def test_the_same_content_is_judged_once_whatever_its_id(cache):
@@ -118,21 +121,34 @@ def test_an_error_is_not_cached(cache):
 def test_a_damaged_entry_is_asked_for_again_and_mended(cache, damage):
     judge = Judge()
     score(judge, [make_episode("a")], cache=cache)
-    [path] = files(cache)
-    path.write_bytes(damage)
+    with contextlib.closing(sqlite3.connect(cache.path)) as connection:
+        connection.execute("UPDATE verdicts SET verdict = ?", (damage,))
+        connection.commit()
     assert [v.score for v in score(judge, [make_episode("a")], cache=cache)] == [7]
     assert judge.asked == 2
-    assert json.loads(path.read_bytes())["score"] == 7
+    [entry] = entries(cache)
+    assert json.loads(entry)["score"] == 7
 
 
-def test_an_entry_appears_whole_or_not_at_all(cache, monkeypatch):
-    def stopped(source, target):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", stopped)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_file_of_something_else_is_told_and_left_alone(cache):
+    cache.folder.mkdir()
+    cache.path.write_bytes(b"my thesis, in which there is no database at all\n" * 40)
+    before = cache.path.read_bytes()
+    with pytest.raises(OVDError, match=r"verdicts\.sqlite3: the verdict cache cannot be read"):
         score(Judge(), [make_episode("a")], cache=cache)
-    assert files(cache) == []
+    assert cache.path.read_bytes() == before
+
+
+def test_a_fork_may_go_on_with_it(cache):
+    judge = Judge()
+    score(judge, [make_episode("a")], cache=cache)
+    worker = multiprocessing.get_context("fork").Process(
+        target=lambda: score(judge, [make_episode("b")], cache=cache)
+    )
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert cache.get(judge, make_episode("b")).score == 7
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
@@ -183,7 +199,7 @@ def test_two_processes_share_one_folder(cache):
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    assert len(files(cache)) == 5  # and nothing half-written beside them
+    assert len(entries(cache)) == 5
     for index in range(5):
         assert cache.get(Judge(), make_episode(f"text {index}")).score in (1, 2)
 

@@ -3,15 +3,16 @@
 import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
 import ovd_envs
 from agents import Act, rollout
-from teachers import StepJudge, Verdict, score
+from teachers import JudgeStopError, StepJudge, Verdict, score
 from teachers.group_judging import GroupJudging
+from tests.teachers.conftest import make_episode
 
 PATIENCE = 20.0  # seconds; only a fault uses them up
 
@@ -186,3 +187,29 @@ def test_closing_asks_for_nothing_more(tasks):
     judging.close()
     assert len(judge.read) == 1
     assert isinstance(judging._asked[0].result()[0], Verdict)
+
+
+def test_closing_does_not_wait_for_an_outage_to_end():
+    class Waiting:
+        name, concurrency = "waiting", 4
+
+        def __init__(self):
+            self.futures = []
+
+        def submit(self, episode):
+            self.futures.append(Future())
+            begun.set()
+            return self.futures[-1]
+
+        def judge(self, episodes):
+            raise AssertionError("it has submit")
+
+        def halt(self):
+            for future in self.futures:
+                future.set_exception(JudgeStopError("nothing more is asked"))
+
+    begun = threading.Event()
+    judging = GroupJudging(Waiting(), 1)
+    judging.ended(make_episode("x"))
+    assert begun.wait(10)
+    judging.close()  # would hang without ``halt``

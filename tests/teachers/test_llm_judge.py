@@ -8,7 +8,7 @@ import pytest
 
 from ovd_envs.errors import OVDError
 from teachers import LLMJudge, load_rubric, score
-from teachers.llm_judge import load_llm_judge
+from teachers.judge_loading import load_llm_judge
 
 LOGPROBS = [math.log(p) for p in [0.01] * 7 + [0.5, 0.3, 0.1]]
 

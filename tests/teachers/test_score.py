@@ -81,7 +81,9 @@ def test_no_list_is_an_error(group):
     assert all(v.failed for v in score(FunctionJudge(lambda e: None), group))
 
 
-def test_ctrl_c_goes_up_and_keeps_what_is_done(group, tmp_path):
+def test_ctrl_c_goes_up_and_keeps_what_is_done(episode, tmp_path):
+    group = [episode(f"message {i}", index=i) for i in range(8)]
+
     def judge(episodes):
         if episodes[0].index == 4:
             raise KeyboardInterrupt
@@ -92,10 +94,16 @@ def test_ctrl_c_goes_up_and_keeps_what_is_done(group, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         score(FunctionJudge(judge, batch_size=2), group, cache=cache, progress=told.append)
     assert len(told) == 4
-    # Equal content is one entry: the eight episodes are one to the cache.
     again = FunctionJudge(good)
     verdicts = score(again, group, cache=cache)
-    assert again.asked == []
+    assert again.asked == [[e.id for e in group[4:]]]
+    assert [v.episode for v in verdicts] == [e.id for e in group]
+
+
+def test_equal_content_is_asked_for_once_where_there_is_a_cache(group, tmp_path):
+    judge = FunctionJudge(good, batch_size=2)
+    verdicts = score(judge, group, cache=VerdictCache(tmp_path))
+    assert judge.asked == [[e.id for e in group[:2]]]
     assert [v.episode for v in verdicts] == [e.id for e in group]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.episode import write_episodes
+from agents.episode import read_episodes, write_episodes
 from ovd_envs.errors import OVDError
 from teachers import StepJudge, Verdict, VerdictCache, read_verdicts
 from teachers.score_file import score_file
@@ -175,17 +175,33 @@ def test_a_cache_serves_another_file(folder, tmp_path):
     )
 
 
-def test_many_episodes_pass_in_chunks(tmp_path, monkeypatch):
+def test_no_more_episodes_are_held_than_are_asked_for(tmp_path, monkeypatch):
     from teachers import score_file as module
 
-    monkeypatch.setattr(module, "CHUNK", 3)
+    read = []
+
+    def counting(path):
+        for episode in read_episodes(path):
+            read.append(episode.index)
+            yield episode
+
+    class Watching(Judge):
+        def judge(self, episodes):
+            ahead.append(len(read) - len(self.asked))
+            return super().judge(episodes)
+
+    ahead = []
     write_episodes(
         tmp_path / "episodes.jsonl", [make_episode(f"m {i}", index=i) for i in range(10)]
     )
-    with pytest.raises(KeyboardInterrupt):
-        run(Judge(stops_at=7), tmp_path)
-    assert len(list(read_verdicts(tmp_path / "verdicts.jsonl"))) == 6
-    assert [v.score for v in run(Judge(), tmp_path)] == [i % 10 for i in range(10)]
+    identities = module.identify(tmp_path / "episodes.jsonl")
+    monkeypatch.setattr(module, "read_episodes", counting)
+    verdicts = run(Watching(), tmp_path, identities=identities)
+    assert [v.score for v in verdicts] == [i % 10 for i in range(10)]
+    assert max(ahead) <= Judge.batch_size
+    read.clear()
+    run(Judge(), tmp_path, identities=identities)
+    assert read == []  # all is known: nothing to read
 
 
 def test_a_broken_row_is_named_before_anything_is_judged(folder):
