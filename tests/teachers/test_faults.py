@@ -288,7 +288,7 @@ def test_the_key_is_sent_and_never_told(serve, monkeypatch, tmp_path):
     server.echo_key = True
     judge = judge_at(server, key_variable="MY_KEY")
     [verdict] = score(judge, cases("it"))
-    assert server.headers[0]["Authorization"] == "Bearer sk-secret-1234"
+    assert server.keys[0] == "Bearer sk-secret-1234"
     assert "[key]" in verdict.error
     assert "secret" not in verdict.error + repr(vars(judge)) + judge.fingerprint
     server.scripts["no"] = ["401"]
