@@ -13,6 +13,7 @@ import random
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ class ChatAPI:
         )
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="chat-api", daemon=True).start()
+        # Once nobody holds it any more; at the end of the process all ends anyway.
+        weakref.finalize(self, _leave, self._loop, self._client).atexit = False
 
     def run(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
         """Run a coroutine that asks in the API's own thread."""
@@ -337,6 +340,16 @@ def _read(answer: Any) -> ChatReply:
         None if usage is None else usage.completion_tokens,
         tokens,
     )
+
+
+def _leave(loop: asyncio.AbstractEventLoop, client: AsyncOpenAI) -> None:
+    """Let the connections go, and end the thread."""
+
+    async def leave() -> None:
+        await client.close()
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(leave(), loop)
 
 
 def _names(words: Sequence[str], told: str) -> bool:

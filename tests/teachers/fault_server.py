@@ -72,7 +72,7 @@ class FaultServer(ThreadingHTTPServer):
         #: When each call of a case came.
         self.times: dict[str, list[float]] = {}
         self.bodies = []
-        self.headers = []
+        self.keys = []
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.asked[case] += 1
             server.times.setdefault(case, []).append(time.monotonic())
             server.bodies.append(body)
-            server.headers.append(dict(self.headers))
+            server.keys.append(self.headers["Authorization"])
             script = server.scripts.get(case, [])
             fault = script.pop(0) if script else "good"
         try:
