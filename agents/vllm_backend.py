@@ -239,10 +239,11 @@ class VLLMBackend:
         between two operations: a second team, though idle, costs a sixth of the speed.
         """
         try:
-            made.set_result(make_engine())
+            engine = make_engine()
         except BaseException as error:  # noqa: BLE001 - told to the one who waits for it
             made.set_exception(error)
             return
+        made.set_result(engine)
         backlog: deque[_Item] = deque()
         under_way: dict[str, _Asked] = {}
         ended, until = 0, 0.0
@@ -274,6 +275,8 @@ class VLLMBackend:
             self._ended = f"its engine failed ({type(error).__name__}: {error})"
         finally:
             self._give_up([*under_way.values(), *backlog])
+            # Now, and not when it is collected: that would end what the next engine stands on.
+            engine.engine_core.shutdown()
 
     def _load(self, new: _NewWeights) -> None:
         try:

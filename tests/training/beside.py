@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import agents
@@ -48,6 +49,8 @@ class Beside(TransformersBackend):
 
 class OneByOne(Beside):
     """As ``Beside``, with ``submit``: one thread samples, ``hears`` is called in another."""
+
+    capabilities = replace(TransformersBackend.capabilities, submit=True)
 
     def submit(self, request: Request) -> Future[Completion]:
         def answer() -> Completion:
@@ -95,3 +98,6 @@ def _load(
         backend.pool = ThreadPoolExecutor(16)
     _Next.made.append(backend)
     return backend
+
+
+_load.capabilities = Beside.capabilities
