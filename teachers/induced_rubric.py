@@ -155,8 +155,7 @@ def _schema(mark: str) -> dict[str, Any]:
 
 
 def rubric_key(demonstration: Episode, rubricator: str) -> str:
-    """What names the rubric of a task: the task, its demonstration, and the rubricator's
-    fingerprint; hexadecimal digits."""
+    """A rubric's name: hexadecimal digits of task, demonstration and rubricator's fingerprint."""
     shown_turns = [(turn.action, turn.observation) for turn in demonstration.turns]
     content = [demonstration.env, demonstration.task.to_dict(), shown_turns, rubricator]
     text = json.dumps(["rubric/1", content], sort_keys=True, default=str)

@@ -40,8 +40,8 @@ judges.register(
 judges.register(
     "rubric",
     "teachers.rubric_judge:load_rubric_judge",
-    "criteria that a model writes for each task from a demonstration (options model, demonstrations, "
-    "demonstrator, rubrics, ...)",
+    "criteria that a model writes for each task, from a demonstration (options model, "
+    "demonstrations or demonstrator, rubrics, ...)",
 )
 judges.register(
     "program",

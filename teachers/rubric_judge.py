@@ -325,6 +325,11 @@ def load_rubric_judge(
     if not model:
         raise OVDError("judge 'rubric': expected a model (--model), e.g. smollm2-135m")
     options["max_tokens"] = max_tokens
+    if env_options is not None and not isinstance(env_options, Mapping):
+        raise OVDError(f"judge 'rubric': env_options: expected a mapping, got {env_options!r}")
+    if rubricator is not None and not isinstance(rubricator, str | Mapping):
+        expected = "a model's name, or a mapping of model and options"
+        raise OVDError(f"judge 'rubric': rubricator: expected {expected}, got {rubricator!r}")
     others: dict[str, Any] = {"env_options": env_options, "rubrics": rubrics}
     shown_by, shows = _shows(demonstrations, demonstrator)
     if rubricator is not None:
