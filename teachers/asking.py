@@ -121,7 +121,7 @@ class BackendAsker:
                 self._judge.max_tokens,
                 self._judge.temperature,
                 # The random numbers hang on the content, not on the place in a batch.
-                key=(int(asked.mark, 16), attempt),
+                key=(int(asked.mark, 16), attempt, self._judge.repeat),
                 schema=asked.schema if self._schema else None,
             )
             for asked, _, ids in cases

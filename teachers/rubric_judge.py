@@ -90,6 +90,8 @@ class RubricJudge:
         rubricator = verifier if rubricator is None else rubricator
         self.name = f"rubric:{verifier.name.removeprefix('llm:')}"
         self.demonstrator = demonstrator
+        #: What is told how often the same is asked: the checks differ, the rubrics stay.
+        self.members = [verifier]
         self.batch_size = getattr(verifier, "batch_size", None) or 64
         self._verifier = asker_of(verifier)
         self._rubricator = self._verifier if rubricator is verifier else asker_of(rubricator)

@@ -257,6 +257,19 @@ def test_verdicts_are_cached_by_everything_that_they_depend_on(shown, tmp_path):
     assert len(set(prints)) == len(prints)
 
 
+def test_a_repeat_checks_anew_by_the_same_rubric(shown):
+    from teachers.reliability_run import _set_repeat
+
+    model = Model()
+    judge = judge_of(shown, model)
+    for number in range(2):
+        _set_repeat(judge, number)
+        score(judge, [task_episode(0, "x")])
+    assert len(model.prompts("rubricator")) == 1
+    _, one, two = (request.key for request in model.requests)
+    assert one != two
+
+
 def test_two_models(shown):
     writes, checks = Model(), Model()
     score(judge_of(shown, checks, rubricator=LLMJudge(writes)), [task_episode(0, "x")])
