@@ -69,11 +69,11 @@ class APIJudge:
         self.name = f"llm:{api.model}"
         self.concurrency = concurrency
         self.spending = spending or Spending()
-        self._api = api
+        self.api = api
         self._rubric = load_rubric("general") if rubric is None else rubric
         self._reduce, self._show_gold = reduce, show_gold
-        self._temperature, self._max_tokens = temperature, max_tokens
-        self._max_characters = max_characters
+        self.temperature, self.max_tokens = temperature, max_tokens
+        self.max_characters = max_characters
         hashed = hashlib.sha256(self._rubric.encode()).hexdigest()
         options = (reduce, show_gold, temperature, max_tokens, max_characters)
         #: Everything that a verdict depends on; the model by its name, wherever it is served.
@@ -85,15 +85,15 @@ class APIJudge:
 
     def submit(self, episode: Episode) -> Future[Verdict]:
         """The verdict on ``episode``, once it is there. The future may raise ``JudgeStopError``."""
-        return self._api.run(self._judge(episode))
+        return self.api.run(self._judge(episode))
 
     def halt(self) -> None:
         """Begin no call any more; those under way come to their end."""
-        self._api.halt()
+        self.api.halt()
 
     def on_notice(self, tell: Callable[[str], None]) -> None:
         """``tell`` gets one line when an outage begins, and one when it ends."""
-        self._api.notice = tell
+        self.api.notice = tell
 
     async def _judge(self, episode: Episode) -> Verdict:
         from agents.chat_api import FailedError, RefusedError
@@ -103,14 +103,14 @@ class APIJudge:
             self._rubric,
             reply="json",
             show_gold=self._show_gold,
-            max_characters=self._max_characters,
+            max_characters=self.max_characters,
         )
         talk = _Talk(asked)
         began = time.perf_counter()
         try:
             # Both replies and the correction; a token is seldom less than three bytes of a prompt.
             prompt = len((asked.system + asked.message).encode()) // 3 + 50
-            length = self._max_tokens
+            length = self.max_tokens
             async with self.spending.reserved(2 * prompt + length + 150, 2 * length):
                 await self._converse(talk)
         except (FailedError, OutageError) as error:
@@ -122,25 +122,30 @@ class APIJudge:
     async def _converse(self, talk: _Talk) -> None:
         """Ask for a reply, once more where it cannot be used."""
         for attempt in range(2):
-            reply = await self._api.ask(
+            reply = await self.api.ask(
                 talk.messages,
-                max_tokens=self._max_tokens,
-                temperature=self._temperature,
+                max_tokens=self.max_tokens,
+                temperature=self.temperature,
                 seed=seed_of((int(talk.question.mark, 16), attempt)),
                 schema=reply_schema(talk.question.mark),
                 logprobs=True,
             )
-            self._charge(talk, reply)
-            if talk.take(reply, self._api.without_key(reply.text)):
+            prompt, completion = self.charge(reply)
+            talk.prompt_tokens += prompt
+            talk.completion_tokens += completion
+            if talk.take(reply, self.api.without_key(reply.text)):
                 return
 
-    def _charge(self, talk: _Talk, reply: ChatReply) -> None:
+    def charge(self, reply: ChatReply) -> tuple[int, int]:
+        """Count what a reply costs: its tokens, of the prompt and of the reply.
+
+        Raises ``JudgeStopError`` where there is a budget and the API does not say.
+        """
         if self.spending.limited and reply.prompt_tokens is None:
             raise JudgeStopError("the API does not say what it charges: a budget cannot be kept")
         prompt, completion = reply.prompt_tokens or 0, reply.completion_tokens or 0
-        talk.prompt_tokens += prompt
-        talk.completion_tokens += completion
         self.spending.add(prompt, completion)
+        return prompt, completion
 
     def _verdict(self, episode: Episode, talk: _Talk, seconds: float) -> Verdict:
         known: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agents.episode import Episode
@@ -32,13 +33,25 @@ def fence(
     Parts that are too long lose their middle. The mark depends on the content alone, so the same
     episode gives the same text. ``show_gold`` adds the gold answers as a reference.
     """
-    parts = [("task", episode.observation)]
-    for number, turn in enumerate(episode.turns, start=1):
-        parts.append((f"message {number} of the model", turn.action))
-        if turn.observation:
-            parts.append((f"answer {number} of the environment", turn.observation))
+    parts = [("task", episode.observation), *turn_parts(episode)]
     if show_gold and episode.task.answers:
         parts.append(("reference answer", "\nor: ".join(episode.task.answers)))
+    return fence_parts(parts, max_characters)
+
+
+def turn_parts(episode: Episode, who: str = "the model") -> list[tuple[str, str]]:
+    """(label, content) of each message of ``who`` and of each answer to it."""
+    to = "" if who == "the model" else f" to {who}"
+    parts = []
+    for number, turn in enumerate(episode.turns, start=1):
+        parts.append((f"message {number} of {who}", turn.action))
+        if turn.observation:
+            parts.append((f"answer {number} of the environment{to}", turn.observation))
+    return parts
+
+
+def fence_parts(parts: Sequence[tuple[str, str]], max_characters: int) -> FencedEpisode:
+    """(label, content) of each part under one mark, which no content contains."""
     contents = _shortened([_writable(content) for _, content in parts], max_characters)
     mark = _mark(contents)
     lines = [f"=== {mark} begin ==="]

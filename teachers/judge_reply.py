@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,27 @@ class Reply:
 def parse_reply(text: str, mark: str) -> Reply:
     """The score and reason in ``text``: one JSON object with "id", "reason" and "score".
 
-    Strict: nothing may stand around the object but a code fence or a leading block of thoughts
-    (``<think>``), "id" must be ``mark`` and "score" a whole number from 0 to 9; nothing is
-    guessed. Raises ``Fault``.
+    Strict (see ``read_object``): "score" must be a whole number from 0 to 9; nothing is guessed.
+    Raises ``Fault``.
+    """
+    data, offset = read_object(text, mark, ("reason", "score"))
+    score, reason = data["score"], data["reason"]
+    if isinstance(score, bool) or not isinstance(score, int):
+        raise Fault(f'"score" is {shown(score)}, expected a whole number from 0 to {MAX_SCORE}')
+    if not 0 <= score <= MAX_SCORE:
+        raise Fault(f'"score" is {shown(score)}, outside 0 to {MAX_SCORE}')
+    if not isinstance(reason, str) or not reason.strip():
+        raise Fault('"reason" is not a text')
+    found = _SCORE.search(text, offset)
+    before = text[: found.end()] if found else ""
+    return Reply(score, " ".join(reason.split())[:MAX_REASON], before)
+
+
+def read_object(text: str, mark: str, keys: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """The one JSON object in ``text``, with "id" and ``keys``, and where its text may begin.
+
+    Nothing may stand around the object but a code fence or a leading block of thoughts
+    (``<think>``), and "id" must be ``mark``. Raises ``Fault``.
     """
     thinking = _THINKING.match(text)
     offset = thinking.end() if thinking else 0
@@ -48,7 +67,7 @@ def parse_reply(text: str, mark: str) -> Reply:
     if not body.startswith("{"):
         raise Fault("the reply does not begin with the JSON object")
     try:
-        data = json.loads(body, object_pairs_hook=_no_key_twice)
+        data: dict[str, Any] = json.loads(body, object_pairs_hook=_no_key_twice)
     except Fault:
         raise
     except (ValueError, RecursionError) as error:
@@ -56,23 +75,14 @@ def parse_reply(text: str, mark: str) -> Reply:
         if told == "Extra data":
             told = "something follows the object"
         raise Fault(f"the reply is not one JSON object ({told})") from None
-    for key in ("id", "reason", "score"):
+    for key in ("id", *keys):
         if key not in data:
             raise Fault(f'"{key}" is missing')
-    if extra := sorted(set(data) - {"id", "reason", "score"}):
+    if extra := sorted(set(data) - {"id", *keys}):
         raise Fault(f"unknown key {extra[0][:40]!r}")
     if data["id"] != mark:
-        raise Fault(f'"id" is {_shown(data["id"])}, expected "{mark}"')
-    score, reason = data["score"], data["reason"]
-    if isinstance(score, bool) or not isinstance(score, int):
-        raise Fault(f'"score" is {_shown(score)}, expected a whole number from 0 to {MAX_SCORE}')
-    if not 0 <= score <= MAX_SCORE:
-        raise Fault(f'"score" is {_shown(score)}, outside 0 to {MAX_SCORE}')
-    if not isinstance(reason, str) or not reason.strip():
-        raise Fault('"reason" is not a text')
-    found = _SCORE.search(text, offset)
-    before = text[: found.end()] if found else ""
-    return Reply(score, " ".join(reason.split())[:MAX_REASON], before)
+        raise Fault(f'"id" is {shown(data["id"])}, expected "{mark}"')
+    return data, offset
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -82,7 +92,8 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """``value`` as JSON of at most 40 characters, for a message."""
     try:
         text = json.dumps(value)
     except ValueError:  # an integer of thousands of digits

@@ -38,6 +38,12 @@ judges.register(
     "a language model with a rubric (options model, backend, rubric, reduce, reply, ...)",
 )
 judges.register(
+    "rubric",
+    "teachers.rubric_judge:load_rubric_judge",
+    "criteria that a model writes for each task, from a demonstration (options model, "
+    "demonstrations or demonstrator, rubrics, ...)",
+)
+judges.register(
     "program",
     "teachers.program_judge:ProgramJudge",
     "a Python function: episode -> score, (score, reason) or Verdict (option function)",

@@ -62,11 +62,13 @@ class FaultServer(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 256
 
-    def __init__(self, scripts=None, *, port=0, seconds=0.0, logprobs=None, usage=True):
+    def __init__(self, scripts=None, *, port=0, seconds=0.0, logprobs=None, usage=True, good=None):
         self.scripts = {case: list(faults) for case, faults in (scripts or {}).items()}
         self.seconds = seconds
         self.logprobs = logprobs
         self.usage = usage
+        #: Writes the good replies: (mark, message) -> text.
+        self.good = good or (lambda mark, message: reply_text(mark))
         #: Calls, and replies that were paid for, by case.
         self.asked, self.charged = Counter(), Counter()
         #: When each call of a case came.
@@ -156,7 +158,10 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault == "HTML":
             return self._send(200, "<html>busy</html>", {"Content-Type": "text/html"})
-        text = TEXTS.get(fault, reply_text)(mark)
+        if fault in TEXTS and fault != "good":
+            text = TEXTS[fault](mark)
+        else:
+            text = server.good(mark, body["messages"][1]["content"])
         answer = self._completion(text, fault)
         if fault == "body cut":
             data = json.dumps(answer).encode()
