@@ -308,9 +308,9 @@ def load_rubric_judge(
     model: str = "",
     *,
     demonstrations: str | None = None,
-    demonstrator: str | Mapping[str, Any] | None = None,
-    env_options: Mapping[str, Any] | None = None,
-    rubricator: str | Mapping[str, Any] | None = None,
+    demonstrator: object = None,
+    env_options: object = None,
+    rubricator: object = None,
     rubrics: str | None = None,
     max_tokens: int = MAX_TOKENS,
     **options: Any,
@@ -359,9 +359,7 @@ def _load_llm(where: str, options: Mapping[str, Any]) -> LLMJudge | APIJudge:
     return load_llm_judge(**given)
 
 
-def _shows(
-    file: str | None, demonstrator: str | Mapping[str, Any] | None
-) -> tuple[str, Demonstrator]:
+def _shows(file: str | None, demonstrator: object) -> tuple[str, Demonstrator]:
     """What names the demonstrations, and who shows them."""
     if (file is None) == (demonstrator is None):
         raise OVDError(
