@@ -37,8 +37,9 @@ def grouped_attention(
     batch, query_heads, tokens, width = query.shape
     heads = key.shape[1]
     groups = query_heads // heads
-    plain = groups == 1 or (attention_mask is None and tokens > 1) or options.get("position_bias")
-    if plain or (attention_mask is not None and attention_mask.shape[1] != 1):
+    plain = groups == 1 or (attention_mask is None and tokens > 1)
+    biased = options.get("position_bias") is not None
+    if plain or biased or (attention_mask is not None and attention_mask.shape[1] != 1):
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout, scaling, **options
         )

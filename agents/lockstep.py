@@ -130,6 +130,3 @@ def _do_each(pool: ThreadPoolExecutor, work: Sequence[tuple[World, Callable[[], 
     for future in waiting:
         if future is not None:
             future.result()
-
-
-__all__ = ["run_together"]

@@ -1,8 +1,7 @@
 """Linear layers whose weights lie as the processor's bfloat16 multiplication reads them.
 
-PyTorch puts the weights of a linear layer into that order at every call. For the few rows of a
-decoding step that takes longer than the multiplication: packed once, a step takes two thirds (32
-rows) to half (8 rows) of the time.
+PyTorch puts the weights of a linear layer into that order at every call, which for the few rows of
+a decoding step is much of the work. Here they are packed once for each of their states.
 """
 
 from __future__ import annotations

@@ -236,7 +236,7 @@ class VLLMBackend:
 
         The engine is made here too. Without a GPU each thread that computes has a team of OpenMP
         threads of its own, and while there are more of them than processors they fall asleep
-        between two operations: a second team, though idle, costs a sixth of the speed.
+        between two operations, though the second team be idle.
         """
         try:
             engine = make_engine()

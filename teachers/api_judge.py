@@ -6,16 +6,16 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agents.episode import Episode
 from agents.outage import HaltedError, OutageError
 from agents.vllm_sampling import seed_of
-from teachers.digits import REDUCTIONS, digits_among, reduced
+from teachers.answer import Answer
+from teachers.digits import REDUCTIONS, digits_among
 from teachers.fence import MAX_CHARACTERS
 from teachers.judge_options import check_choice, check_number, check_size
 from teachers.judge_prompt import Question, correction, question, reply_schema
-from teachers.judge_reply import Fault, Reply, parse_reply
 from teachers.protocol import JudgeStopError
 from teachers.rubric import load_rubric
 from teachers.spending import Spending
@@ -117,7 +117,8 @@ class APIJudge:
             talk.fault, talk.parsed = str(error), None
         except (RefusedError, HaltedError) as error:
             raise JudgeStopError(str(error)) from error
-        return self._verdict(episode, talk, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return talk.verdict(episode.id, self.name, reduce=self._reduce, seconds=seconds)
 
     async def _converse(self, talk: _Talk) -> None:
         """Ask for a reply, once more where it cannot be used."""
@@ -147,53 +148,27 @@ class APIJudge:
         self.spending.add(prompt, completion)
         return prompt, completion
 
-    def _verdict(self, episode: Episode, talk: _Talk, seconds: float) -> Verdict:
-        known: dict[str, Any] = {
-            "episode": episode.id,
-            "judge": self.name,
-            "seconds": seconds,
-            "prompt_tokens": talk.prompt_tokens,
-            "completion_tokens": talk.completion_tokens,
-        }
-        if talk.parsed is None:
-            raw = f"; the reply was: {talk.raw[:500]!r}" if talk.raw is not None else ""
-            return Verdict(score=None, error=f"{talk.fault}{raw}", **known)
-        return Verdict(
-            score=reduced(talk.parsed.score, talk.distribution, self._reduce),
-            reason=talk.parsed.reason,
-            distribution=talk.distribution,
-            **known,
-        )
 
-
-class _Talk:
+class _Talk(Answer):
     """The conversation about one episode."""
 
     def __init__(self, asked: Question) -> None:
+        super().__init__()
         self.question = asked
         self.messages = [
             {"role": "system", "content": asked.system},
             {"role": "user", "content": asked.message},
         ]
-        self.parsed: Reply | None = None
-        self.distribution: tuple[float, ...] | None = None
-        self.fault = ""
-        self.raw: str | None = None
-        self.prompt_tokens = self.completion_tokens = 0
 
     def take(self, reply: ChatReply, text: str) -> bool:
         """Read a reply, ``text`` what may be kept of it; whether it can be used."""
-        self.raw = text
-        try:
-            self.parsed = parse_reply(text, self.question.mark)
-        except Fault as fault:
-            cut = "the reply was cut off, write a shorter one: " if reply.stop == "length" else ""
-            self.fault = f"{cut}{fault}"
+        if not self.read(text, self.question.mark, reply.stop):
             self.messages += [
                 {"role": "assistant", "content": text},
                 {"role": "user", "content": correction(self.fault, self.question.mark)},
             ]
             return False
+        assert self.parsed is not None
         self.distribution = _at_score(reply, self.parsed.before_score)
         return True
 

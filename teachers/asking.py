@@ -11,7 +11,7 @@ from agents.outage import HaltedError, OutageError
 from agents.protocol import Request, capabilities_of
 from agents.vllm_sampling import seed_of
 from teachers.api_judge import APIJudge
-from teachers.judge_reply import Fault
+from teachers.judge_reply import Fault, told
 from teachers.llm_judge import LLMJudge
 from teachers.protocol import JudgeStopError
 
@@ -60,8 +60,7 @@ class Answer(Generic[_T]):
         try:
             self.value, self.fault = asked.parse(text), ""
         except Fault as fault:
-            cut = "the reply was cut off, write a shorter one: " if stop == "length" else ""
-            self.fault = f"{cut}{fault}"
+            self.fault = told(fault, stop)
         return self.value is not None
 
     def correction(self, asked: Ask[_T]) -> str:

@@ -22,6 +22,12 @@ class Fault(ValueError):
     """Why a reply cannot be used, in words that the model can act on."""
 
 
+def told(fault: Fault, stop: str) -> str:
+    """What the model is told of a reply that ended for the reason ``stop``."""
+    cut = "the reply was cut off, write a shorter one: " if stop == "length" else ""
+    return f"{cut}{fault}"
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A usable reply. ``before_score`` is its raw text up to the digit of the score."""

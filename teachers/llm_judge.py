@@ -11,11 +11,12 @@ from typing import Any, cast
 from agents.episode import Episode
 from agents.protocol import Backend, Completion, Request, capabilities_of
 from ovd_envs.errors import OVDError
-from teachers.digits import DIGITS, MIN_MASS, REDUCTIONS, likeliest, probabilities, reduced
+from teachers.answer import Answer
+from teachers.digits import DIGITS, MIN_MASS, REDUCTIONS, likeliest, probabilities
 from teachers.fence import MAX_CHARACTERS
 from teachers.judge_options import check_choice, check_number, check_size
 from teachers.judge_prompt import Question, correction, question, reply_schema
-from teachers.judge_reply import Fault, Reply, parse_reply
+from teachers.judge_reply import Reply
 from teachers.rubric import load_rubric
 from teachers.verdict import Verdict
 
@@ -111,7 +112,10 @@ class LLMJudge:
         else:
             self._converse([case for case in cases if not case.fault])
         seconds = (time.perf_counter() - began) / max(len(cases), 1)
-        return [self._verdict(case, seconds) for case in cases]
+        return [
+            case.verdict(case.episode.id, self.name, reduce=self.reduce, seconds=seconds)
+            for case in cases
+        ]
 
     def _case(self, episode: Episode) -> _Case:
         """The opening prompt of an episode, shortened until it fits the model's context."""
@@ -129,10 +133,10 @@ class LLMJudge:
             )
             ids = list(self.backend.dialect.open(asked.message, asked.system))
             if len(ids) <= room:
-                return _Case(episode, asked, ids)
+                return _Case(episode=episode, question=asked, ids=ids)
             if characters < 200:
                 told = f"the episode does not fit the judge's context ({len(ids)} tokens)"
-                return _Case(episode, asked, [], fault=told)
+                return _Case(episode=episode, question=asked, ids=[], fault=told)
             characters = min(asked.episode_characters, characters) * 2 // 3
 
     def _converse(self, cases: Sequence[_Case]) -> None:
@@ -200,57 +204,24 @@ class LLMJudge:
                 case.prompt_tokens += len(ids)
                 case.distribution = probabilities(row)
 
-    def _verdict(self, case: _Case, seconds: float) -> Verdict:
-        known: dict[str, Any] = {
-            "episode": case.episode.id,
-            "judge": self.name,
-            "seconds": seconds,
-            "prompt_tokens": case.prompt_tokens,
-            "completion_tokens": case.completion_tokens,
-        }
-        if case.parsed is None:
-            raw = f"; the reply was: {case.raw[:500]!r}" if case.raw is not None else ""
-            return Verdict(score=None, error=f"{case.fault}{raw}", **known)
-        return Verdict(
-            score=reduced(case.parsed.score, case.distribution, self.reduce),
-            reason=case.parsed.reason,
-            distribution=case.distribution,
-            **known,
-        )
 
-
-@dataclass(slots=True)
-class _Case:
+@dataclass(slots=True, kw_only=True)
+class _Case(Answer):
     """An episode on its way to a verdict."""
 
     episode: Episode
     question: Question
     ids: list[int]
     """The conversation so far, up to where the model begins to write."""
-    parsed: Reply | None = None
-    distribution: tuple[float, ...] | None = None
-    fault: str = ""
     corrected: bool = False
-    raw: str | None = None
     reply_ids: list[int] = field(default_factory=list)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
     def take(self, completion: Completion) -> None:
         """Read a reply."""
-        self.raw = completion.text
         self.reply_ids = list(completion.ids)
         self.prompt_tokens += len(self.ids)
         self.completion_tokens += len(completion.ids)
-        try:
-            self.parsed, self.fault = parse_reply(completion.text, self.question.mark), ""
-        except Fault as fault:
-            cut = (
-                "the reply was cut off, write a shorter one: "
-                if completion.stop == "length"
-                else ""
-            )
-            self.fault = f"{cut}{fault}"
+        self.read(completion.text, self.question.mark, completion.stop)
 
 
 def _digit_tokens(backend: Backend, text: str) -> tuple[list[int], tuple[int, ...]] | None:

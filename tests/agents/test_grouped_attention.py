@@ -49,6 +49,17 @@ def test_it_is_transformers_attention(batch, heads, groups, tokens, past, mask, 
     assert torch.allclose(found, expected, atol=1e-6)
 
 
+def test_a_bias_of_positions_is_left_to_transformers():
+    module = SimpleNamespace(num_key_value_groups=2, is_causal=True)
+    query, key = torch.randn(1, 4, 1, 8), torch.randn(1, 2, 5, 8)
+    seen = torch.ones(1, 1, 1, 5, dtype=torch.bool)
+    bias = torch.randn(1, 4, 1, 5)
+    asked = (module, query, key, key, seen)
+    expected, _ = sdpa_attention.sdpa_attention_forward(*asked, position_bias=bias)
+    found, _ = grouped_attention(*asked, position_bias=bias)
+    assert torch.equal(found, expected)
+
+
 def test_the_model_attends_so_within_the_block_alone():
     model = tiny_model()
     with grouped(model):

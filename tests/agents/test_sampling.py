@@ -93,7 +93,7 @@ def test_each_draw_chooses_a_branch_of_the_tree(size):
 
 
 def test_rounding_rarely_changes_what_is_chosen():
-    # As a batch of another size rounds: looked up in one cumulative sum, 1 in 30 would change.
+    # As a batch of another size rounds: looked up in one cumulative sum, many more would change.
     generator = torch.Generator().manual_seed(0)
     changed = 0
     for number in range(40):

@@ -11,24 +11,28 @@ from training.trainer import Trainer
 
 pytestmark = [needs_vllm, pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
+IN_VLLM = {
+    "student": "smollm2-135m",
+    "env": "ovd/Math-v0",
+    "env_options": {"level": "addition"},
+    # Its own episodes are learned from too: a demonstration has no sampler to differ from.
+    "algorithm": {"name": "ovd", "baseline": "group", "keep_rejected": True},
+    "judge": "steps",
+    "demonstrator": "scripted",
+    "backend": "vllm",
+    "dtype": "float32",
+}
+
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 64}])
 def test_the_sampler_follows_the_trainer(tmp_path, lora):
     config = {
-        "student": "smollm2-135m",
-        "env": "ovd/Math-v0",
-        "env_options": {"level": "addition"},
-        # Its own episodes are learned from too: a demonstration has no sampler to differ from.
-        "algorithm": {"name": "ovd", "baseline": "group", "keep_rejected": True},
-        "judge": "steps",
-        "demonstrator": "scripted",
-        "backend": "vllm",
+        **IN_VLLM,
         "rollout": {"tasks_per_step": 2, "group_size": 2, "max_tokens": 8},
         # Large enough that two steps move the log-probabilities by many tolerances.
         "optimizer": {"steps": 2, "learning_rate": 1e-4, "kl": 0, "lora": lora},
         "evaluation": {"tasks": 2, "every": 1},
         "checkpoint": {"every": 1},
-        "dtype": "float32",
     }
     trainer = Trainer(parse_config(config), tmp_path / "run")
     try:
@@ -59,18 +63,10 @@ def test_the_sampler_follows_the_trainer(tmp_path, lora):
 def test_it_samples_while_the_trainer_learns(tmp_path):
     """Each message tells its weights, at most one step old; their age shows in the mismatch."""
     config = {
-        "student": "smollm2-135m",
-        "env": "ovd/Math-v0",
-        "env_options": {"level": "addition"},
-        # Its own episodes are learned from too: a demonstration has no sampler to differ from.
-        "algorithm": {"name": "ovd", "baseline": "group", "keep_rejected": True},
-        "judge": "steps",
-        "demonstrator": "scripted",
-        "backend": "vllm",
+        **IN_VLLM,
         "rollout": {"tasks_per_step": 2, "group_size": 2, "max_tokens": 8, "max_staleness": 1},
         "optimizer": {"steps": 3, "learning_rate": 1e-4, "kl": 0},
         "evaluation": {"tasks": 2, "every": 2},
-        "dtype": "float32",
     }
     trainer = Trainer(parse_config(config), tmp_path / "run")
     try:
