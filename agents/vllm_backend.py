@@ -8,7 +8,6 @@ import logging
 import os
 import queue
 import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -40,11 +39,6 @@ _SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB: of SmolLM2-135M, 90,000 tokens
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-
-
-#: A reply that has ended mostly brings the next request at once: so long is waited for it, as a
-#: share of the last step, for a request that misses a step waits for the whole of the next.
-_PATIENCE = 0.03
 
 
 @dataclass(slots=True)
@@ -246,15 +240,13 @@ class VLLMBackend:
         made.set_result(engine)
         backlog: deque[_Item] = deque()
         under_way: dict[str, _Asked] = {}
-        ended, until = 0, 0.0
         try:
             while True:
                 if not backlog and not under_way:
                     backlog.append(self._inbox.get())
                 with contextlib.suppress(queue.Empty):
                     while True:
-                        left = until - time.perf_counter() if len(backlog) < ended else 0
-                        backlog.append(self._inbox.get(left > 0, max(left, 0)))
+                        backlog.append(self._inbox.get_nowait())
                 while backlog:
                     item = backlog[0]
                     if item is None:
@@ -267,10 +259,7 @@ class VLLMBackend:
                         self._load(item)
                     backlog.popleft()
                 if under_way:
-                    began = time.perf_counter()
-                    ended = self._step(under_way)
-                    now = time.perf_counter()
-                    until = now + _PATIENCE * (now - began)
+                    self._step(under_way)
         except Exception as error:  # noqa: BLE001 - told to everybody who waits
             self._ended = f"its engine failed ({type(error).__name__}: {error})"
         finally:
@@ -327,9 +316,7 @@ class VLLMBackend:
         else:
             under_way[str(self._number)] = asked
 
-    def _step(self, under_way: dict[str, _Asked]) -> int:
-        """Let the engine make a step; how many replies have ended with it."""
-        before = len(under_way)
+    def _step(self, under_way: dict[str, _Asked]) -> None:
         for output in self._engine.step():
             if not output.finished:
                 continue
@@ -346,7 +333,6 @@ class VLLMBackend:
                 asked.future.set_exception(OVDError(why))
             else:
                 asked.future.set_result(completion)
-        return before - len(under_way)
 
     def _give_up(self, left: list[_Item]) -> None:
         """Nobody waits for ever: what is left is refused, as is all that would still come."""
