@@ -58,8 +58,8 @@ def test_the_digits_are_those_of_the_model(backend):
 
     judge = LLMJudge(backend, reply="digit")
     [verdict] = score(judge, EPISODES[:1])
-    case = judge._case(EPISODES[0])
-    ids = [*case.ids, *backend.dialect.encode("Score: ")]
+    _, asked, _ = judge.asker.fitted(judge._writer(EPISODES[0]))
+    ids = [*asked, *backend.dialect.encode("Score: ")]
     with torch.inference_mode():
         logits = backend.model(torch.tensor([ids])).logits[0, -1].float()
     probabilities = logits.softmax(-1)
