@@ -82,10 +82,11 @@ class BackendAsker:
             excess = len(ids) + beside - self._context
             if excess <= 0:
                 return asked, ids, ""
-            if tokens < _MIN_ROOM * writer.episodes:
-                told = f"the episode does not fit the judge's context ({len(ids)} tokens)"
-                return asked, [], told
             tokens = min(tokens, self._count(asked.message)) - max(excess, _MIN_ROOM // 4)
+            if tokens < _MIN_ROOM * writer.episodes:
+                what = "episode does" if writer.episodes == 1 else "episodes do"
+                told = f"the {what} not fit the judge's context ({len(ids)} tokens)"
+                return asked, [], told
 
     def _count(self, text: str) -> int:
         return len(self.backend.dialect.encode(text))

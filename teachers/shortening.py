@@ -25,21 +25,27 @@ CALLED: dict[Kind, str] = {
 
 LEFT_OUT = "--- {mark} {count} characters left out here ---"
 
-_LETTERS = re.compile(r"[A-Za-z ]+")
+#: Small letters, and blanks before words: what tokenizers join.
+_SMALL = re.compile(r"(?:[a-z]| (?=[A-Za-z]))+")
+_CAPITAL = re.compile(r"[A-Z]+")
 
 
 def estimated_tokens(text: str) -> int:
     """How many tokens ``text`` takes, where there is no tokenizer to ask: rather too many.
 
-    A token for every three ASCII letters or blanks, for every digit and every other ASCII
-    character, and for every two bytes of UTF-8 beyond. Tokenizers of today write prose with about
-    four letters a token, and digits one by one or up to three together; only text without words
-    (random letters) may take more than this says.
+    A token for every three small letters (and blanks before words), every two capitals, every
+    digit and other ASCII character, and two for every three bytes of UTF-8 beyond. That is a
+    tokenizer that splits numbers into digits; only text without words (random letters, emoji) may
+    take more.
     """
-    others = _LETTERS.sub("", text)
-    ascii_others = sum(map(str.isascii, others)) if not others.isascii() else len(others)
-    beyond = len(others.encode("utf-8", "replace")) - ascii_others
-    return math.ceil((len(text) - len(others)) / 3) + ascii_others + math.ceil(beyond / 2)
+    rest = _SMALL.sub("", text)
+    small = len(text) - len(rest)
+    capitals = len(rest)
+    rest = _CAPITAL.sub("", rest)
+    capitals -= len(rest)
+    others = len(rest) if rest.isascii() else sum(map(str.isascii, rest))
+    beyond = len(rest.encode("utf-8", "replace")) - others
+    return math.ceil(small / 3 + capitals / 2 + others + beyond * 2 / 3)
 
 
 @dataclass(frozen=True, slots=True)

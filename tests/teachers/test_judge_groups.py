@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agents.episode import write_episodes
 from agents.protocol import Capabilities
 from ovd_envs.task import Task
-from teachers import LLMJudge, VerdictCache, make_judge, read_verdicts, score
+from teachers import JudgeStopError, LLMJudge, VerdictCache, make_judge, read_verdicts, score
 from teachers.ensemble import EnsembleJudge
 from teachers.group_judging import GroupJudging
 from teachers.judge_prompt import Prompting
@@ -308,7 +308,7 @@ def test_a_group_that_does_not_fit_the_context_is_an_error_of_all():
     backend = Model()
     backend.context_length = 2_000
     verdicts = score(LLMJudge(backend, group=True, max_tokens=100), group_of(*range(9)))
-    assert all("does not fit the judge's context" in v.error for v in verdicts)
+    assert all("the episodes do not fit the judge's context" in v.error for v in verdicts)
     assert backend.requests == []
 
 
@@ -379,6 +379,45 @@ def test_a_group_of_which_one_failed_is_asked_for_as_a_whole(tmp_path, make):
         assert paid == 4 * PROMPT_TOKENS
     else:
         assert paid == sum(len(request.ids) for request in asked)
+
+
+def test_what_was_paid_for_stays_where_a_group_cannot_be_asked_again(tmp_path):
+    class Stopping(LLMJudge):
+        def judge(self, episodes):
+            raise JudgeStopError("no money")
+
+    model = Model(lambda mark, said: reply(mark, {n: entry(5) for n in list(said)[1:]}))
+    path, out = tmp_path / "e.jsonl", tmp_path / "v.jsonl"
+    write_episodes(path, group_of(1, 2, 3))
+    first = score_file(LLMJudge(model, group=True), path, out)
+    assert [v.score for v in first] == [None, 5, 5]
+    with pytest.raises(JudgeStopError):
+        score_file(Stopping(model, group=True), path, out)
+    assert list(read_verdicts(out)) == first[1:]
+
+
+def test_a_budget_ends_between_two_groups_and_a_larger_one_goes_on(tmp_path):
+    server = FaultServer(good=lambda mark, message: fair(*read(message))).start()
+    try:
+        path, out = tmp_path / "e.jsonl", tmp_path / "v.jsonl"
+        groups = [group_of(1, 2, task=n, group=str(n)) for n in range(8)]
+        write_episodes(path, [episode for group in groups for episode in group])
+
+        def judge(budget):
+            options = {"budget_tokens": budget, "max_tokens": 20, "concurrency": 1}
+            return make_judge(
+                "llm", model="m", backend=f"openai:{server.url}", group=True, **options
+            )
+
+        with pytest.raises(JudgeStopError, match="the budget of 2500 tokens is spent"):
+            score_file(judge(2500), path, out)
+        kept = list(read_verdicts(out))
+        assert 0 < len(kept) < 16
+        assert len(kept) == 2 * server.charged.total()
+        assert [v.score for v in score_file(judge(100_000), path, out)] == [1, 2] * 8
+        assert server.charged.total() == 8
+    finally:
+        server.stop()
 
 
 def test_a_file_of_verdicts_on_another_group_is_refused(tmp_path):

@@ -229,6 +229,21 @@ def test_a_context_that_is_too_small_is_an_error_of_that_episode(scripted_backen
     assert backend.requests == []
 
 
+@pytest.mark.parametrize("context", range(2_000, 3_200, 50))
+def test_nothing_is_never_judged(context, scripted_backend, episode):
+    """Where the context is so small that next to nothing would be shown, there is no score."""
+    backend = scripted_backend(good())
+    backend.context_length = context
+    [verdict] = score(LLMJudge(backend, max_tokens=100), [episode("x" * 5_000, observation="Q")])
+    if verdict.failed:
+        assert backend.requests == []
+    else:
+        [request] = backend.requests
+        assert len(request.ids) + 100 <= context
+        # The longest note and the short parts beside it take some of the 64.
+        assert "".join(map(chr, request.ids)).count("x") > 10
+
+
 @pytest.mark.parametrize(
     ("options", "other"),
     [
