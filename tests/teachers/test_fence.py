@@ -1,5 +1,6 @@
 """The fence round episodes: what is inside cannot pass for outside, and what is cut is told."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -130,7 +131,9 @@ def test_equal_episodes_of_a_group_have_ids_of_their_own():
     assert fenced.text.count("What is 37 + 58?") == 1
 
 
-def test_the_mark_moves_on_where_the_content_holds_it(monkeypatch):
+@pytest.mark.parametrize("room", [AMPLE, Room(150, len)])
+@pytest.mark.parametrize("message", ["look: AAAAAAAA " + "x" * 900, "x" * 900 + " AAAAAAAA"])
+def test_the_mark_moves_on_where_the_content_holds_it(monkeypatch, message, room):
     import hashlib
 
     digests = iter(["aaaaaaaa", "bbbbbbbb"])
@@ -145,7 +148,9 @@ def test_the_mark_moves_on_where_the_content_holds_it(monkeypatch):
             return Digest()
 
     monkeypatch.setattr(module, "hashlib", Hashlib)
-    assert fence(make_episode("look: AAAAAAAA")).mark == "bbbbbbbb"
+    fenced = fence(make_episode(message, observation="Q"), room=room)
+    assert ("left out here" in fenced.text) == (room is not AMPLE)
+    assert fenced.mark == "bbbbbbbb"
     assert hashlib.sha256(b"").hexdigest()  # the real one is untouched
 
 

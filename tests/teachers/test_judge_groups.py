@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from agents.episode import write_episodes
 from agents.protocol import Capabilities
 from ovd_envs.task import Task
-from teachers import JudgeStopError, LLMJudge, VerdictCache, make_judge, read_verdicts, score
+from teachers import (
+    JudgeStopError,
+    LLMJudge,
+    Verdict,
+    VerdictCache,
+    make_judge,
+    read_verdicts,
+    score,
+)
 from teachers.ensemble import EnsembleJudge
 from teachers.group_judging import GroupJudging
 from teachers.judge_prompt import Prompting
@@ -329,16 +337,37 @@ def test_the_cache_knows_a_verdict_by_the_whole_group(tmp_path, make):
     assert [v.score for v in score(judge, group_of(3, 9), cache=cache)] == [3, 9]
     assert [v.score for v in score(judge, group_of(3, 9, group="7"), cache=cache)] == [3, 9]
     assert len(asked) == 1
-    score(judge, group_of(3, 8), cache=cache)  # beside another it may have another score
+    score(judge, group_of(4, 8), cache=cache)
     assert len(asked) == 2
-    score(judge, group_of(9, 3), cache=cache)  # or at another place
+    score(judge, group_of(3, 8), cache=cache)  # beside another it may have another score
     assert len(asked) == 3
+    score(judge, group_of(9, 3), cache=cache)  # or at another place
+    assert len(asked) == 4
     score(judge, group_of(3, 9, 3), cache=cache)
-    assert len(asked) == 4
+    assert len(asked) == 5
     assert [v.score for v in score(judge, group_of(3, 9, 3), cache=cache)] == [3, 9, 3]
-    assert len(asked) == 4
+    assert len(asked) == 5
     [episode] = group_of(3)
+    cache.put(judge, episode, Verdict(episode.id, judge.name, 3))
     assert cache.get(judge, episode) is None  # without its group nothing is known of it
+
+
+def test_a_group_that_the_cache_knows_in_part_is_asked_for_as_a_whole(tmp_path, make):
+    bad = [True]
+
+    def write(mark, said):
+        entries = {name: entry(int(text[-1])) for name, text in said.items()}
+        if bad[0]:
+            entries.pop(next(iter(entries)))
+        return reply(mark, entries)
+
+    (judge, asked), cache = make(write), VerdictCache(tmp_path)
+    assert [v.score for v in score(judge, group_of(1, 2, 3), cache=cache)] == [None, 2, 3]
+    bad[0] = False
+    assert [v.score for v in score(judge, group_of(1, 2, 3), cache=cache)] == [1, 2, 3]
+    assert len(asked) == 3
+    assert [v.score for v in score(judge, group_of(1, 2, 3), cache=cache)] == [1, 2, 3]
+    assert len(asked) == 3
 
 
 def test_equal_episodes_of_a_group_keep_their_own_verdicts_in_the_cache(tmp_path):
