@@ -65,6 +65,8 @@ class APIAsker:
         prompt = estimated_tokens(asked.system + asked.message) + _FRAME
         prompt = 2 * prompt + length + estimated_tokens(asked.form) + 150
         async with self.spending.reserved(samples * prompt, samples * 2 * length):
+            if samples == 1:  # a task of its own would take time
+                return [await self._one(asked, 0)]
             talks = (self._one(asked, number) for number in range(samples))
             # All come to their end, whatever becomes of one: what they spend is counted.
             ended = await asyncio.gather(*talks, return_exceptions=True)
