@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from agents.episode import Episode
-from agents.outage import HaltedError, OutageError
-from agents.vllm_sampling import seed_of
-from teachers.answer import Answer
-from teachers.digits import REDUCTIONS, digits_among
-from teachers.fence import MAX_CHARACTERS
-from teachers.judge_options import check_choice, check_number, check_size
-from teachers.judge_prompt import Question, correction, question, reply_schema
-from teachers.protocol import JudgeStopError
-from teachers.rubric import load_rubric
+from teachers.api_asker import APIAsker
+from teachers.judge_options import check_size
+from teachers.model_judge import JudgeOptions, ModelJudge
 from teachers.spending import Spending
 from teachers.verdict import Verdict
+from teachers.whole_groups import in_groups
 
 if TYPE_CHECKING:
-    from agents.chat_api import ChatAPI, ChatReply
+    from agents.chat_api import ChatAPI
 
 
-class APIJudge:
+class APIJudge(ModelJudge):
     """Asks the model behind ``api`` for a score and a reason, as ``LLMJudge`` does a backend.
 
     The reply is held to a JSON schema where the API knows one, and parsed strictly in any case; one
@@ -35,14 +29,10 @@ class APIJudge:
 
     Args:
         api: where to ask.
-        rubric: what the scores mean, as text (see ``load_rubric``); default "general".
-        reduce: how the ten probabilities become a score: "expected" (over the ten) or "argmax".
-        show_gold: whether the judge sees the gold answers.
         temperature: of the reply; ``None`` for models that refuse to be told one.
-        max_tokens: of one reply.
-        max_characters: of an episode; a longer one loses the middle of its longest parts.
         concurrency: calls under way at a time, those of ``api``.
         spending: counts what is spent, and keeps a budget.
+        options: see ``JudgeOptions``.
 
     Raises ``OVDError`` for an option out of range.
     """
@@ -51,41 +41,53 @@ class APIJudge:
         self,
         api: ChatAPI,
         *,
-        rubric: str | None = None,
-        reduce: str = "expected",
-        show_gold: bool = True,
         temperature: float | None = 0.0,
-        max_tokens: int = 256,
-        max_characters: int = MAX_CHARACTERS,
         concurrency: int = 16,
         spending: Spending | None = None,
+        **options: Unpack[JudgeOptions],
     ) -> None:
-        check_choice("reduce", reduce, REDUCTIONS)
-        check_size("max_tokens", max_tokens)
-        check_size("max_characters", max_characters)
+        super().__init__(temperature=temperature, **options)
         check_size("concurrency", concurrency)
-        if temperature is not None:
-            check_number("temperature", temperature)
-        self.name = f"llm:{api.model}"
         self.concurrency = concurrency
         self.spending = spending or Spending()
         self.api = api
-        self._rubric = load_rubric("general") if rubric is None else rubric
-        self._reduce, self._show_gold = reduce, show_gold
-        self.temperature, self.max_tokens = temperature, max_tokens
-        self.max_characters = max_characters
-        hashed = hashlib.sha256(self._rubric.encode()).hexdigest()
-        options = (reduce, show_gold, temperature, max_tokens, max_characters)
-        #: Everything that a verdict depends on; the model by its name, wherever it is served.
-        self.fingerprint = f"llm-api/1 {api.model!r} {hashed} {options}"
+        self._asker = APIAsker(
+            api,
+            temperature=temperature,
+            max_tokens=self.max_tokens,
+            max_episode_tokens=self.max_episode_tokens,
+            spending=self.spending,
+        )
+
+    @property
+    def name(self) -> str:
+        """The judge's name in its verdicts."""
+        return f"llm:{self.api.model}"
+
+    @property
+    def asker(self) -> APIAsker:
+        """What asks the model, within the judge's limits."""
+        return self._asker
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything that a verdict depends on; the model by its name, wherever it is served."""
+        return self._fingerprint("llm-api/2", repr(self.api.model))
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
         """One verdict for every episode. Raises ``JudgeStopError``."""
+        if self.scores_groups:
+            together = [self.submit_group(group) for group in in_groups(episodes)]
+            return [verdict for future in together for verdict in future.result()]
         return [future.result() for future in [self.submit(episode) for episode in episodes]]
 
     def submit(self, episode: Episode) -> Future[Verdict]:
         """The verdict on ``episode``, once it is there. The future may raise ``JudgeStopError``."""
         return self.api.run(self._judge(episode))
+
+    def submit_group(self, episodes: Sequence[Episode]) -> Future[list[Verdict]]:
+        """The verdicts on a whole group, as ``submit``."""
+        return self.api.run(self._judge_group(episodes))
 
     def halt(self) -> None:
         """Begin no call any more; those under way come to their end."""
@@ -96,95 +98,11 @@ class APIJudge:
         self.api.notice = tell
 
     async def _judge(self, episode: Episode) -> Verdict:
-        from agents.chat_api import FailedError, RefusedError
-
-        asked = question(
-            episode,
-            self._rubric,
-            reply="json",
-            show_gold=self._show_gold,
-            max_characters=self.max_characters,
-        )
-        talk = _Talk(asked)
         began = time.perf_counter()
-        try:
-            # Both replies and the correction; a token is seldom less than three bytes of a prompt.
-            prompt = len((asked.system + asked.message).encode()) // 3 + 50
-            length = self.max_tokens
-            async with self.spending.reserved(2 * prompt + length + 150, 2 * length):
-                await self._converse(talk)
-        except (FailedError, OutageError) as error:
-            talk.fault, talk.parsed = str(error), None
-        except (RefusedError, HaltedError) as error:
-            raise JudgeStopError(str(error)) from error
-        seconds = time.perf_counter() - began
-        return talk.verdict(episode.id, self.name, reduce=self._reduce, seconds=seconds)
+        answers = await self._asker.talk(self._writer(episode), self.samples)
+        return self._verdict(episode, answers, time.perf_counter() - began)
 
-    async def _converse(self, talk: _Talk) -> None:
-        """Ask for a reply, once more where it cannot be used."""
-        for attempt in range(2):
-            reply = await self.api.ask(
-                talk.messages,
-                max_tokens=self.max_tokens,
-                temperature=self.temperature,
-                seed=seed_of((int(talk.question.mark, 16), attempt)),
-                schema=reply_schema(talk.question.mark),
-                logprobs=True,
-            )
-            prompt, completion = self.charge(reply)
-            talk.prompt_tokens += prompt
-            talk.completion_tokens += completion
-            if talk.take(reply, self.api.without_key(reply.text)):
-                return
-
-    def charge(self, reply: ChatReply) -> tuple[int, int]:
-        """Count what a reply costs: its tokens, of the prompt and of the reply.
-
-        Raises ``JudgeStopError`` where there is a budget and the API does not say.
-        """
-        if self.spending.limited and reply.prompt_tokens is None:
-            raise JudgeStopError("the API does not say what it charges: a budget cannot be kept")
-        prompt, completion = reply.prompt_tokens or 0, reply.completion_tokens or 0
-        self.spending.add(prompt, completion)
-        return prompt, completion
-
-
-class _Talk(Answer):
-    """The conversation about one episode."""
-
-    def __init__(self, asked: Question) -> None:
-        super().__init__()
-        self.question = asked
-        self.messages = [
-            {"role": "system", "content": asked.system},
-            {"role": "user", "content": asked.message},
-        ]
-
-    def take(self, reply: ChatReply, text: str) -> bool:
-        """Read a reply, ``text`` what may be kept of it; whether it can be used."""
-        if not self.read(text, self.question.mark, reply.stop):
-            self.messages += [
-                {"role": "assistant", "content": text},
-                {"role": "user", "content": correction(self.fault, self.question.mark)},
-            ]
-            return False
-        assert self.parsed is not None
-        self.distribution = _at_score(reply, self.parsed.before_score)
-        return True
-
-
-def _at_score(reply: ChatReply, before: str) -> tuple[float, ...] | None:
-    """The ten probabilities where the score stands, ``before`` the text up to it."""
-    written = b"".join(token for token, _ in reply.tokens)
-    text = reply.text.encode("utf-8", "surrogatepass")
-    # Some servers list tokens that the text leaves out: a thinking block, the end of turn.
-    shift = written.find(text)
-    if not before or shift < 0:
-        return None
-    place = shift + len(before.encode("utf-8", "surrogatepass"))
-    end = 0
-    for token, alternatives in reply.tokens:
-        end += len(token)
-        if end > place:
-            return digits_among(alternatives)
-    return None
+    async def _judge_group(self, episodes: Sequence[Episode]) -> list[Verdict]:
+        began = time.perf_counter()
+        answers = await self._asker.talk(self._group_writer(episodes), self.samples)
+        return self._group_verdicts(episodes, answers, time.perf_counter() - began)

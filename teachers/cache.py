@@ -24,9 +24,11 @@ class VerdictCache:
     """A folder with a database of verdicts; several processes of one machine may share it.
 
     The key is the judge's ``fingerprint`` and what judges read of an episode (task, messages,
-    observations, outcome; not its id, agent or seed). A judge without a fingerprint is not
-    cached, and neither is an error verdict: that judge is asked again. A verdict is safe from a
-    kill once ``put`` has returned.
+    observations, outcome; not its id, agent or seed); for one that reads whole groups
+    (``scores_groups``) also ``beside``, what stands beside the episode (``Grouping.contexts``),
+    without which its verdicts are not cached. A judge without a fingerprint is not cached, and
+    neither is an error verdict: that judge is asked again. A verdict is safe from a kill once
+    ``put`` has returned.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -36,19 +38,19 @@ class VerdictCache:
         self._connection: sqlite3.Connection | None = None
         self._process = 0
 
-    def get(self, judge: Judge, episode: Episode) -> Verdict | None:
+    def get(self, judge: Judge, episode: Episode, beside: str = "") -> Verdict | None:
         """The known verdict, under the episode's id; ``None`` where there is none.
 
         Raises ``OVDError`` where the cache cannot be read.
         """
-        if not getattr(judge, "fingerprint", None):
+        if not is_cached(judge, beside):
             return None
-        return self.find(verdict_key(judge, content_hash(episode)), episode.id)
+        return self.find(verdict_key(judge, content_hash(episode), beside), episode.id)
 
-    def put(self, judge: Judge, episode: Episode, verdict: Verdict) -> None:
+    def put(self, judge: Judge, episode: Episode, verdict: Verdict, beside: str = "") -> None:
         """Keep a verdict, unless it is an error. Raises ``OVDError`` where it cannot be written."""
-        if getattr(judge, "fingerprint", None) and not verdict.failed:
-            self.keep(verdict_key(judge, content_hash(episode)), verdict)
+        if is_cached(judge, beside) and not verdict.failed:
+            self.keep(verdict_key(judge, content_hash(episode), beside), verdict)
 
     def find(self, key: str, episode: str) -> Verdict | None:
         """``get`` by a ``verdict_key``, under the episode's id ``episode``."""
@@ -108,10 +110,20 @@ _KEEP = "INSERT OR REPLACE INTO verdicts VALUES (?, ?)"
 _encode = json.JSONEncoder(sort_keys=True, default=str).encode
 
 
-def verdict_key(judge: Judge, content: str) -> str:
-    """SHA-256 of the judge and of an episode's ``content_hash``, in hexadecimal digits."""
+def is_cached(judge: Judge, beside: str = "") -> bool:
+    """Whether the judge says what its verdicts depend on, and that is known."""
+    known = bool(beside) or not getattr(judge, "scores_groups", False)
+    return known and bool(getattr(judge, "fingerprint", None))
+
+
+def verdict_key(judge: Judge, content: str, beside: str = "") -> str:
+    """SHA-256 of the judge and of what it reads, in hexadecimal digits.
+
+    That is an episode's ``content_hash``, and ``beside`` of a judge that reads whole groups.
+    """
     fingerprint = getattr(judge, "fingerprint", None) or ""
-    return hashlib.sha256(json.dumps([judge.name, fingerprint, content]).encode()).hexdigest()
+    read = [judge.name, fingerprint, content, *([beside] if beside else [])]
+    return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
 
 def content_hash(episode: Episode) -> str:

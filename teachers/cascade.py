@@ -11,6 +11,7 @@ from ovd_envs.errors import OVDError
 from teachers.members import any_interactive, load_member, shared_batch_size, shared_fingerprint
 from teachers.score import score
 from teachers.verdict import Verdict
+from teachers.whole_groups import scores_groups
 
 
 class CascadeJudge:
@@ -27,7 +28,8 @@ class CascadeJudge:
         theta: the score from which an episode will count as accepted.
         margin: in points of the score; 0 asks again only at exactly ``theta``.
 
-    Raises ``OVDError`` for an option out of range and a judge that does not load.
+    Raises ``OVDError`` for an option out of range, a judge that does not load, and a dear one that
+    reads whole groups.
     """
 
     name = "cascade"
@@ -44,6 +46,12 @@ class CascadeJudge:
         self.members = [self.cheap, self.dear]
         self.batch_size = shared_batch_size(self.members)
         self.interactive = any_interactive(self.members)
+        self.scores_groups = scores_groups(self.cheap)
+        if scores_groups(self.dear):
+            raise OVDError(
+                "dear: expected a judge that reads each episode by itself, for it is asked about "
+                "some of a group"
+            )
 
     @property
     def fingerprint(self) -> str:

@@ -40,7 +40,9 @@ def score(
     ),
     backend: str | None = JUDGE_BACKEND_OPTION,
     rubric: str | None = typer.Option(
-        None, metavar="NAME|FILE", help="Rubric of the judge 'llm': general, math, or a text file."
+        None,
+        metavar="NAME|FILE",
+        help="Rubric of the judge 'llm': general, math, web-qa, or a text file.",
     ),
     option: list[str] = typer.Option(
         [],
@@ -216,7 +218,21 @@ def _exit_unless_complete(summary: Mapping[str, Any], verdicts: Sequence[Verdict
 
 
 def summarize(verdicts: Sequence[Verdict], *, theta: float, new: int) -> dict[str, Any]:
-    """The numbers of some verdicts, as plain JSON. Errors count in ``errors`` alone."""
+    """The numbers of some verdicts, as plain JSON. Errors count in ``errors`` alone.
+
+    ``digits`` is of the verdicts that have the ten digits' probabilities: how many, their mean
+    entropy in bits and the mean probability outside the digits; ``None`` where there are none.
+    """
+    known = [one for one in verdicts if one.entropy is not None and one.score is not None]
+    digits = (
+        {
+            "verdicts": len(known),
+            "entropy": statistics.fmean(one.entropy or 0.0 for one in known),
+            "outside": statistics.fmean(one.outside or 0.0 for one in known),
+        }
+        if known
+        else None
+    )
     scores = [verdict.score for verdict in verdicts if verdict.score is not None]
     histogram = Counter(min(int(score), 9) for score in scores)
     return {
@@ -228,6 +244,7 @@ def summarize(verdicts: Sequence[Verdict], *, theta: float, new: int) -> dict[st
         "theta": theta,
         "acceptance": sum(s >= theta for s in scores) / len(scores) if scores else None,
         "scores": {str(digit): histogram[digit] for digit in range(10)},
+        "digits": digits,
         "prompt_tokens": sum(verdict.prompt_tokens for verdict in verdicts),
         "completion_tokens": sum(verdict.completion_tokens for verdict in verdicts),
     }
@@ -251,6 +268,9 @@ def _print_summary(summary: Mapping[str, Any], out: Path) -> None:
         for digit, count in reversed(summary["scores"].items()):
             bar = "█" * round(30 * count / most) if most else ""
             table.add_row(f"  score {digit}", Text(f"{bar} {count}" if count else "-"))
+    if digits := summary["digits"]:
+        told = f"entropy {digits['entropy']:.2f} bits, {digits['outside']:.1%} beside them"
+        table.add_row("ten digits", f"of {digits['verdicts']}: {told}")
     if summary["errors"]:
         table.add_row("judge failed", f"{summary['errors']}")
     if summary["not_asked"]:

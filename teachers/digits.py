@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from teachers.verdict import MAX_SCORE
 
@@ -48,6 +48,30 @@ def digits_among(alternatives: Sequence[tuple[str, float]]) -> tuple[float, ...]
         if len(digit) == 1 and digit in DIGITS:
             values[int(digit)] += math.exp(logprob)
     return _at_most_one(values) if any(values) else None
+
+
+def digit_tokens(
+    encode: Callable[[str], Sequence[int]], text: str
+) -> tuple[list[int], tuple[int, ...]] | None:
+    """Ids of ``text`` and, after it, the one token of each digit; ``None`` where there are none.
+
+    Some tokenizers join a digit with the blank before it: the digits are encoded in their place.
+    """
+    if not text:
+        return None
+    rows = [list(encode(text + digit)) for digit in DIGITS]
+    begun = rows[0][:-1]
+    if not begun or any(row[:-1] != begun for row in rows):
+        return None
+    choices = tuple(row[-1] for row in rows)
+    return (begun, choices) if len(set(choices)) == len(choices) else None
+
+
+def mean_of(distributions: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The mean of some distributions (at least one), digit by digit."""
+    return tuple(
+        math.fsum(column) / len(distributions) for column in zip(*distributions, strict=True)
+    )
 
 
 def _at_most_one(values: Sequence[float]) -> tuple[float, ...]:

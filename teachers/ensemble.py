@@ -9,7 +9,13 @@ from typing import Any
 
 from agents.episode import Episode
 from ovd_envs.errors import OVDError
-from teachers.members import any_interactive, load_members, shared_batch_size, shared_fingerprint
+from teachers.members import (
+    any_interactive,
+    any_scores_groups,
+    load_members,
+    shared_batch_size,
+    shared_fingerprint,
+)
 from teachers.protocol import Judge
 from teachers.score import score
 from teachers.verdict import MAX_SCORE, Verdict
@@ -54,6 +60,7 @@ class EnsembleJudge:
         self.on_error = on_error
         self.batch_size = shared_batch_size(self.members)
         self.interactive = any_interactive(self.members)
+        self.scores_groups = any_scores_groups(self.members)
 
     @property
     def fingerprint(self) -> str:

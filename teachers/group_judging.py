@@ -33,7 +33,9 @@ class GroupJudging:
         group = self._acting.setdefault(episode.group, [])
         group.append(episode)
         if len(group) == self._group_size:
-            self._whole.put(self._acting.pop(episode.group))
+            # In the order of their places: a judge that reads a whole group sees no other.
+            whole = sorted(self._acting.pop(episode.group), key=lambda e: e.index)
+            self._whole.put(whole)
             self._asked.append(self._thread.submit(self._judge_whole))
 
     def verdicts(self, progress: Callable[[Verdict], None] | None = None) -> list[Verdict]:

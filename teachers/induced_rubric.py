@@ -15,8 +15,9 @@ from agents.episode import Episode
 from ovd_envs.errors import OVDError
 from ovd_envs.jsonl import reason_of, write_atomic
 from teachers.asking import Ask
-from teachers.fence import fence_parts, turn_parts
+from teachers.fence import fence_parts, told_left_out, turn_parts
 from teachers.judge_reply import Fault, read_object, shown
+from teachers.shortening import Part, Room
 
 MIN_CRITERIA, MAX_CRITERIA = 3, 8
 MAX_WEIGHT = 5
@@ -70,19 +71,20 @@ class InducedRubric:
         return [{"criterion": c.text, "weight": c.weight} for c in self.criteria]
 
 
-def rubric_ask(demonstration: Episode, attempt: Episode, max_characters: int) -> Ask[InducedRubric]:
+def rubric_ask(demonstration: Episode, attempt: Episode, room: Room) -> Ask[InducedRubric]:
     """What the rubricator is asked: both episodes under one mark, which neither contains."""
     parts = [
-        ("task", attempt.observation),
+        Part("task", attempt.observation),
         *turn_parts(demonstration, "the demonstrator"),
         *turn_parts(attempt, "the student"),
     ]
-    fenced = fence_parts(parts, max_characters)
+    fenced = fence_parts(parts, room)
     mark = fenced.mark
     form = _FORM.format(mark=mark)
     return Ask(
         mark,
-        _SYSTEM.format(mark=mark, least=MIN_CRITERIA, most=MAX_CRITERIA, weight=MAX_WEIGHT),
+        _SYSTEM.format(mark=mark, least=MIN_CRITERIA, most=MAX_CRITERIA, weight=MAX_WEIGHT)
+        + told_left_out(fenced),
         fenced.text + _ASK + form,
         form,
         _schema(mark),

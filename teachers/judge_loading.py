@@ -7,10 +7,10 @@ from typing import Any
 
 from ovd_envs.errors import OVDError
 from teachers.api_judge import APIJudge
-from teachers.fence import MAX_CHARACTERS
 from teachers.judge_options import check_number, check_size
 from teachers.llm_judge import LLMJudge
 from teachers.rubric import load_rubric
+from teachers.shortening import MAX_EPISODE_TOKENS
 from teachers.spending import Spending, read_prices
 
 #: Calls of a chat API under way at a time.
@@ -25,9 +25,12 @@ def load_llm_judge(
     reduce: str = "expected",
     reply: str = "json",
     show_gold: bool = True,
+    score_level: str = "episode",
+    samples: int = 1,
+    group: bool = False,
     temperature: float | None = 0.0,
     max_tokens: int = 256,
-    max_characters: int = MAX_CHARACTERS,
+    max_episode_tokens: int = MAX_EPISODE_TOKENS,
     batch_size: int | None = None,
     key_variable: str | None = None,
     concurrency: int | None = None,
@@ -41,7 +44,8 @@ def load_llm_judge(
 ) -> LLMJudge | APIJudge:
     """A judge by the name of its model, of its backend and of its rubric (or the rubric's file).
 
-    ``backend`` is a name or NAME:ADDRESS, as elsewhere. Of the other options ``batch_size``
+    ``backend`` is a name or NAME:ADDRESS, as elsewhere. The options up to ``max_episode_tokens``
+    are those of ``LLMJudge`` and ``JudgeOptions``. Of the other options ``batch_size``
     (default 16, or 64 where the backend takes requests one by one) is ``LLMJudge``'s. Those from
     ``key_variable`` on are for the backend "openai": they are those of ``agents.chat_api.ChatAPI``
     and of ``Spending`` (``prices`` as ``{input: ..., output: ...}``, money for a million tokens;
@@ -56,8 +60,11 @@ def load_llm_judge(
         "rubric": load_rubric(rubric),
         "reduce": reduce,
         "show_gold": show_gold,
+        "score_level": score_level,
+        "samples": samples,
+        "group": group,
         "max_tokens": max_tokens,
-        "max_characters": max_characters,
+        "max_episode_tokens": max_episode_tokens,
     }
     calls = {
         "key_variable": key_variable,

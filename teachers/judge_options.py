@@ -20,6 +20,12 @@ def check_size(option: str, value: object) -> None:
         raise OVDError(f"{option}: expected a whole number of at least 1, got {value!r}")
 
 
+def check_flag(option: str, value: object) -> None:
+    """Raise ``OVDError`` unless ``value`` is true or false."""
+    if not isinstance(value, bool):
+        raise OVDError(f"{option}: expected true or false, got {value!r}")
+
+
 def check_number(option: str, value: object, *, above: bool = False) -> None:
     """Raise ``OVDError`` unless ``value`` is a finite number of at least 0 (``above``: more)."""
     if (

@@ -10,6 +10,7 @@ from ovd_envs.errors import OVDError
 from teachers.protocol import Judge
 from teachers.registry import make_judge
 from teachers.score import BATCH_SIZE
+from teachers.whole_groups import scores_groups
 
 
 def load_member(option: str, given: object) -> Judge:
@@ -55,6 +56,11 @@ def shared_fingerprint(version: str, options: object, members: Sequence[Judge]) 
 def shared_batch_size(members: Sequence[Judge]) -> int:
     """The smallest number of episodes that one of them wants to be asked for at once."""
     return min(int(getattr(member, "batch_size", BATCH_SIZE)) for member in members)
+
+
+def any_scores_groups(members: Sequence[Judge]) -> bool:
+    """Whether one of them reads groups as a whole: then all are asked for whole groups."""
+    return any(map(scores_groups, members))
 
 
 def any_interactive(members: Sequence[Judge]) -> bool:

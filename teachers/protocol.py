@@ -25,11 +25,14 @@ class Judge(Protocol):
     A judge may also have ``fingerprint: str``, which names everything that its verdicts depend on
     (its version, options, model, rubric): verdicts are cached only for judges that have one. One
     that scores each turn too (``Verdict.turns``) says so by ``score_level``, "turn"; one that reads
-    no gold answer, reward or info of an episode, by ``show_gold``, ``False``.
+    no gold answer, reward or info of an episode, by ``show_gold``, ``False``. One whose verdicts
+    depend on the other episodes of a group says so by ``scores_groups``: it gets whole groups, in
+    the order of their places (``teachers.whole_groups``), and ``batch_size`` tears none.
 
     A judge that waits for somebody else may have ``submit(episode)``, which returns a ``Future`` of
     the verdict, and ``concurrency``, how many it asks for at a time: about twice as many are then
-    submitted, one more as each comes. It may have ``halt()``: what was not begun is not begun any
+    submitted, one more as each comes. For whole groups that is ``submit_group(episodes)``, a
+    ``Future`` of their verdicts. It may have ``halt()``: what was not begun is not begun any
     more, its futures raise ``JudgeStopError``, and what is under way comes to its end. One that
     asks a person at this terminal says so by ``interactive``.
     """

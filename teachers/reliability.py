@@ -348,16 +348,15 @@ def _distribution(scored: Sequence[Judged]) -> Distribution | None:
     outside: list[float] = []
     entropy: list[float] = []
     for one in scored:
-        probabilities = one.verdict.distribution
-        mass = math.fsum(probabilities or ())
-        if probabilities is None or mass <= 0:
+        probabilities, bits = one.verdict.distribution, one.verdict.entropy
+        if probabilities is None or bits is None or one.verdict.outside is None:
             continue
-        inside = [p / mass for p in probabilities]
-        mean = math.fsum(digit * p for digit, p in enumerate(inside))
+        mean = math.fsum(digit * p for digit, p in enumerate(probabilities))
+        mean /= math.fsum(probabilities)
         # Rounded, for equal expectations differ in their last bits.
         expected.append((min(round(mean, 9), float(MAX_SCORE)), one.reward))
-        outside.append(max(1 - mass, 0.0))
-        entropy.append(-math.fsum(p * math.log2(p) for p in inside if p > 0))
+        outside.append(one.verdict.outside)
+        entropy.append(bits)
     if not expected:
         return None
     deciles = deciles_of(expected)

@@ -16,7 +16,7 @@ def rubric_names() -> list[str]:
 
 
 def load_rubric(name: str) -> str:
-    """The text of a rubric that comes with the package ("general", "math"), or of a file.
+    """The text of a rubric that comes with the package ("general", "math", "web-qa"), or of a file.
 
     Raises ``OVDError`` where there is neither, or the file holds no text.
     """

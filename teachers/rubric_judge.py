@@ -20,21 +20,22 @@ from ovd_envs.errors import OVDError
 from ovd_envs.jsonl import reason_of
 from ovd_envs.options import check_options
 from teachers.api_judge import APIJudge
-from teachers.asking import Answer, Ask, Writer, asker_of
-from teachers.fence import fence
+from teachers.asking import Answer, Ask, Writer
+from teachers.fence import fence, told_left_out
 from teachers.induced_rubric import InducedRubric, RubricFolder, rubric_ask, rubric_key
 from teachers.judge_loading import load_llm_judge
 from teachers.judge_reply import MAX_REASON, Fault, read_object, shown
 from teachers.llm_judge import LLMJudge
 from teachers.protocol import Demonstrator
 from teachers.registry import make_demonstrator
+from teachers.shortening import Room
 from teachers.verdict import MAX_SCORE, Verdict
 
 #: Tokens of one reply: eight criteria are longer than a verdict.
 MAX_TOKENS = 1024
 
 #: Options of the judge "llm" that mean nothing here: the criteria decide, and no gold answer.
-_NOT_HERE = ("rubric", "reduce", "reply", "show_gold")
+_NOT_HERE = ("rubric", "reduce", "reply", "show_gold", "score_level", "samples", "group")
 
 #: A demonstration does not hang on the student's place: all episodes of a task share one.
 _SEED = (0, 0, 0, 0)
@@ -93,8 +94,7 @@ class RubricJudge:
         #: What is told how often the same is asked: the checks differ, the rubrics stay.
         self.members = [verifier]
         self.batch_size = getattr(verifier, "batch_size", None) or 64
-        self._verifier = asker_of(verifier)
-        self._rubricator = self._verifier if rubricator is verifier else asker_of(rubricator)
+        self._verifier, self._rubricator = verifier.asker, rubricator.asker
         self._rubricator_print = rubricator.fingerprint
         self._env_options = dict(env_options or {})
         self._folder = None if rubrics is None else RubricFolder(rubrics)
@@ -252,16 +252,16 @@ class _Found:
 
 
 def _contrast(demonstration: Episode, attempt: Episode) -> Writer[InducedRubric]:
-    return lambda characters: rubric_ask(demonstration, attempt, characters)
+    return Writer(lambda room: rubric_ask(demonstration, attempt, room), episodes=2)
 
 
 def _check(episode: Episode, rubric: InducedRubric) -> Writer[list[bool]]:
-    return lambda characters: check_ask(episode, rubric, characters)
+    return Writer(lambda room: check_ask(episode, rubric, room))
 
 
-def check_ask(episode: Episode, rubric: InducedRubric, max_characters: int) -> Ask[list[bool]]:
+def check_ask(episode: Episode, rubric: InducedRubric, room: Room) -> Ask[list[bool]]:
     """What the verifier is asked: which criteria the fenced episode meets."""
-    fenced = fence(episode, show_gold=False, max_characters=max_characters)
+    fenced = fence(episode, show_gold=False, room=room)
     mark, count = fenced.mark, len(rubric.criteria)
     form = _FORM.format(mark=mark, count=count)
     # Each on a line that begins with its number: none can pass for a line of the fence.
@@ -275,7 +275,7 @@ def check_ask(episode: Episode, rubric: InducedRubric, max_characters: int) -> A
     }
     return Ask(
         mark,
-        _SYSTEM.format(mark=mark, count=count),
+        _SYSTEM.format(mark=mark, count=count) + told_left_out(fenced),
         fenced.text + _ASK.format(criteria="\n".join(lines), form=form),
         form,
         schema,

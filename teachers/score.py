@@ -7,14 +7,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from agents.episode import Episode
+from teachers.cache import VerdictCache, content_hash
 from teachers.protocol import Judge, JudgeStopError
 from teachers.verdict import Verdict, VerdictError
-
-if TYPE_CHECKING:
-    from teachers.cache import VerdictCache
+from teachers.whole_groups import Grouping, Unit, scores_groups
 
 #: Episodes asked for at once, unless the judge has ``batch_size``: what an interrupt can lose.
 BATCH_SIZE = 64
@@ -37,7 +36,9 @@ def score(
     become error verdicts of the episodes concerned, as does an episode that ended in an error.
     Verdicts on unknown ids are dropped. ``cache`` is asked first (if the judge has a
     ``fingerprint``) and told of each verdict as it comes. ``progress`` is called with every verdict
-    as it comes, ``settled`` with the position of its episode as well.
+    as it comes, ``settled`` with the position of its episode as well. A judge that
+    ``scores_groups`` is asked for whole groups: all of an agent's episodes of a task with the same
+    group.
 
     Raises ``JudgeStopError`` where it is no use to ask for more, when what was asked is answered.
     """
@@ -50,21 +51,29 @@ def score(
         if progress is not None:
             progress(verdict)
 
-    waiting: list[int] = []
+    grouping = Grouping.of_episodes(episodes) if scores_groups(judge) else None
+    beside = [""] * len(episodes)
+    if grouping is not None and cache is not None:
+        beside = grouping.contexts([content_hash(episode) for episode in episodes])
 
-    def unknown() -> Iterator[Episode]:
-        for position, episode in enumerate(episodes):
-            known = None if cache is None else cache.get(judge, episode)
-            if known is not None:
-                settle(position, known)
-            else:
-                waiting.append(position)
-                yield episode
+    def known(position: int) -> Verdict | None:
+        return None if cache is None else cache.get(judge, episodes[position], beside[position])
 
-    for number, verdict in stream_verdicts(judge, unknown()):
-        position = waiting[number]
+    def unknown() -> Iterator[Unit]:
+        numbered = enumerate(episodes)
+        units = ([one] for one in numbered) if grouping is None else grouping.units(numbered)
+        for unit in units:
+            found = [(position, known(position)) for position, _ in unit]
+            if any(verdict is None for _, verdict in found):
+                yield unit  # a group of which one is missing is asked for as a whole
+                continue
+            for position, verdict in found:
+                if verdict is not None:
+                    settle(position, verdict)
+
+    for position, verdict in stream_units(judge, unknown()):
         if cache is not None:
-            cache.put(judge, episodes[position], verdict)
+            cache.put(judge, episodes[position], verdict, beside[position])
         settle(position, verdict)
     return [verdicts[position] for position in range(len(episodes))]
 
@@ -72,24 +81,43 @@ def score(
 def stream_verdicts(
     judge: Judge, episodes: Iterable[Episode], *, stop: threading.Event | None = None
 ) -> Iterator[tuple[int, Verdict]]:
-    """(number of the episode, verdict) as each comes; failures are made errors as in ``score``.
+    """(number of the episode, verdict) as each comes: ``stream_units`` without ado.
 
-    No more episodes are taken than the judge is asked for at a time: those of a batch, or, where it
-    has ``submit``, twice its ``concurrency``. Once ``stop`` is set nothing more is asked, and the
-    stream ends when what is under way is answered.
+    Of a judge that ``scores_groups`` all episodes are held until the last has come.
+    """
+    units: Iterable[Unit]
+    if scores_groups(judge):
+        episodes = list(episodes)
+        units = Grouping.of_episodes(episodes).units(enumerate(episodes))
+    else:
+        units = ([one] for one in enumerate(episodes))
+    return stream_units(judge, units, stop=stop)
+
+
+def stream_units(
+    judge: Judge, units: Iterable[Unit], *, stop: threading.Event | None = None
+) -> Iterator[tuple[int, Verdict]]:
+    """(place of the episode, verdict) as each comes; failures are made errors as in ``score``.
+
+    A unit is one episode, or a whole group for a judge that ``scores_groups``; it is never torn.
+    No more are taken than the judge is asked for at a time: those of a batch, or, where it has
+    ``submit`` (``submit_group``), twice its ``concurrency``. Once ``stop`` is set nothing more is
+    asked, and the stream ends when what is under way is answered.
 
     Raises ``JudgeStopError`` in the same manner, where the judge does.
     """
     stop = threading.Event() if stop is None else stop
-    asking = _OneByOne(judge, stop) if hasattr(judge, "submit") else _Batches(judge)
+    submit = getattr(judge, "submit_group" if scores_groups(judge) else "submit", None)
+    asking = _Batches(judge) if submit is None else _OneByOne(judge, submit, stop)
     try:
-        for number, episode in enumerate(episodes):
+        for unit in units:
+            place, episode = unit[0]
             if episode.error is not None:
                 last_line = episode.error.strip().rsplit("\n", 1)[-1] or "no message"
                 told = f"the episode ended in an error: {last_line}"
-                yield number, _failure(judge, episode, told)
+                yield place, _failure(judge, episode, told)
             else:
-                yield from asking.ask(number, episode)
+                yield from asking.ask(unit)
             if stop.is_set() or asking.stopped is not None:
                 break
         if asking.stopped is None or isinstance(asking, _OneByOne):
@@ -101,7 +129,7 @@ def stream_verdicts(
 
 
 class _Batches:
-    """Asks for ``batch_size`` episodes at a time, no id twice among them."""
+    """Asks for about ``batch_size`` episodes at a time, no id twice among them."""
 
     def __init__(self, judge: Judge) -> None:
         self.stopped: JudgeStopError | None = None
@@ -109,11 +137,11 @@ class _Batches:
         self._size = max(int(getattr(judge, "batch_size", BATCH_SIZE)), 1)
         self._batch: dict[str, tuple[int, Episode]] = {}
 
-    def ask(self, number: int, episode: Episode) -> Iterator[tuple[int, Verdict]]:
-        """Take an episode; the verdicts of the batch that it fills, or would stand in twice."""
-        if episode.id in self._batch:
+    def ask(self, unit: Unit) -> Iterator[tuple[int, Verdict]]:
+        """Take a unit; the verdicts of the batch that it fills, or would stand in twice."""
+        if any(episode.id in self._batch for _, episode in unit):
             yield from self._flush()
-        self._batch[episode.id] = number, episode
+        self._batch.update((episode.id, (place, episode)) for place, episode in unit)
         if len(self._batch) >= self._size:
             yield from self._flush()
 
@@ -132,33 +160,38 @@ class _Batches:
         except JudgeStopError as stopped:
             self.stopped = stopped
             return []
-        return [(number, verdict) for (number, _), verdict in zip(batch, answers, strict=True)]
+        return [(place, verdict) for (place, _), verdict in zip(batch, answers, strict=True)]
 
 
 class _OneByOne:
-    """Keeps twice ``concurrency`` episodes submitted: the judge never waits for the next."""
+    """Keeps twice ``concurrency`` units submitted: the judge never waits for the next."""
 
-    def __init__(self, judge: Judge, stop: threading.Event) -> None:
+    def __init__(
+        self, judge: Judge, submit: Callable[[Any], Future[Any]], stop: threading.Event
+    ) -> None:
         self.stopped: JudgeStopError | None = None
         self._judge = judge
-        self._submit = cast(Any, judge).submit
+        self._submit = submit
+        self._whole = scores_groups(judge)
         self._places = 2 * max(int(getattr(judge, "concurrency", BATCH_SIZE)), 1)
         self._stop = stop
-        self._under_way: dict[int, Episode] = {}
-        self._done: queue.SimpleQueue[tuple[int, Future[Verdict]]] = queue.SimpleQueue()
+        self._under_way: dict[int, Unit] = {}
+        self._done: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
         self._halted = False
 
-    def ask(self, number: int, episode: Episode) -> Iterator[tuple[int, Verdict]]:
-        """Submit an episode; the verdicts that came, one at least where no place is left."""
+    def ask(self, unit: Unit) -> Iterator[tuple[int, Verdict]]:
+        """Submit a unit; the verdicts that came, one at least where no place is left."""
+        number, episodes = unit[0][0], [episode for _, episode in unit]
         try:
-            future: Future[Verdict] = self._submit(episode)
+            future = self._submit(episodes if self._whole else episodes[0])
         except JudgeStopError as stopped:
             self._end(stopped)
             return
         except Exception as error:  # noqa: BLE001 - as of ``judge``: each failure is told
-            yield number, _failure(self._judge, episode, _told(error))
+            for place, episode in unit:
+                yield place, _failure(self._judge, episode, _told(error))
             return
-        self._under_way[number] = episode
+        self._under_way[number] = unit
         future.add_done_callback(lambda done: self._done.put((number, done)))
         full = len(self._under_way) >= self._places
         while not self._done.empty() or (full and len(self._under_way) >= self._places):
@@ -184,17 +217,17 @@ class _OneByOne:
             number, future = self._done.get(timeout=_GLANCE)
         except queue.Empty:
             return
-        episode = self._under_way.pop(number)
+        unit = self._under_way.pop(number)
+        episodes = [episode for _, episode in unit]
         try:
-            verdict: object = future.result()
+            answer = future.result()
+            verdicts = _matched(self._judge, episodes, answer if self._whole else [answer])
         except JudgeStopError as stopped:
             self._end(stopped)
             return
         except Exception as error:  # noqa: BLE001 - as of ``judge``: each failure is told
-            verdict = _failure(self._judge, episode, _told(error))
-        if not isinstance(verdict, Verdict) or verdict.episode != episode.id:
-            verdict = _failure(self._judge, episode, "the judge gave no verdict on this episode")
-        yield number, _checked(self._judge, episode, verdict)
+            verdicts = [_failure(self._judge, episode, _told(error)) for episode in episodes]
+        yield from ((place, one) for (place, _), one in zip(unit, verdicts, strict=True))
 
     def _end(self, stopped: JudgeStopError) -> None:
         # The first says why; those that it halts come later.
@@ -219,6 +252,11 @@ def _ask(judge: Judge, episodes: Sequence[Episode]) -> list[Verdict]:
         raise
     except Exception as error:  # noqa: BLE001 - a judge fails in any way; each failure is told
         return [_failure(judge, episode, _told(error)) for episode in episodes]
+    return _matched(judge, episodes, answers)
+
+
+def _matched(judge: Judge, episodes: Sequence[Episode], answers: Iterable[object]) -> list[Verdict]:
+    """The verdict on each of ``episodes`` among the answers, by its id; an error for none."""
     by_id: dict[str, list[Verdict]] = {}
     strays = 0
     for answer in answers:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from agents.episode import Episode, read_episodes
 from ovd_envs.errors import OVDError
-from teachers.cache import VerdictCache, content_hash
+from teachers.cache import VerdictCache, content_hash, is_cached
 from teachers.protocol import Judge, JudgeStopError
-from teachers.score import stream_verdicts
+from teachers.score import stream_units
 from teachers.verdict import Verdict
 from teachers.verdict_log import VerdictLog, row_key
+from teachers.whole_groups import Grouping, GroupKey, Unit, group_key, scores_groups
 
 #: Verdicts between two times that the file is forced onto the disk.
 SYNC_EVERY = 256
 
-#: An episode in its file: its id and the hash of what judges read of it.
-Identity = tuple[str, str]
+
+class Identity(NamedTuple):
+    """An episode in its file."""
+
+    id: str
+    content: str
+    """The hash of what judges read of it."""
+    group: GroupKey | None
+    """Its group; ``None`` where it ended in an error."""
 
 
 def identify(path: str | Path) -> list[Identity]:
@@ -27,7 +36,10 @@ def identify(path: str | Path) -> list[Identity]:
 
     Raises ``OVDError`` for a file without episodes and, naming the row, for one that is broken.
     """
-    identities = [(episode.id, content_hash(episode)) for episode in read_episodes(path)]
+    identities = [
+        Identity(e.id, content_hash(e), None if e.error is not None else group_key(e))
+        for e in read_episodes(path)
+    ]
     if not identities:
         raise OVDError(f"{path}: expected at least one episode, the file has none")
     return identities
@@ -45,8 +57,9 @@ def score_file(
 ) -> list[Verdict]:
     """Verdicts on the episodes of a file, in their order, saved in ``out`` as they come.
 
-    Verdicts that ``out`` holds already are kept, errors among them are asked for again; what an
-    earlier question cost stays counted in the tokens of the verdict. A kill at any moment loses at
+    Verdicts that ``out`` holds already are kept, errors among them are asked for again (with their
+    whole group where the judge reads groups); what an earlier question cost stays counted in the
+    tokens of the verdict. A kill at any moment loses at
     most what is under way. ``progress`` is called with each verdict and whether it is new.
     ``identities`` is what ``identify`` gave, where it was called before. Once ``stop`` is set
     nothing more is asked, and what is under way is waited for.
@@ -86,7 +99,15 @@ class _Scoring:
     ) -> None:
         self._judge, self._episodes, self._log, self._cache = judge, episodes, log, cache
         self._progress = progress
-        self._keyed = [(name, row_key(judge, content)) for name, content in identities]
+        self._grouping: Grouping | None = None
+        self._beside = [""] * len(identities)
+        if scores_groups(judge):
+            self._grouping = Grouping.by((one.id, one.group) for one in identities)
+            self._beside = self._grouping.contexts([one.content for one in identities])
+        self._keyed = [
+            (one.id, row_key(judge, one.content, beside))
+            for one, beside in zip(identities, self._beside, strict=True)
+        ]
         self._known = _known(self._keyed, log, episodes)
         #: The verdicts by the positions of their episodes.
         self.found: dict[int, Verdict] = {}
@@ -96,69 +117,97 @@ class _Scoring:
 
     def rows(self) -> list[tuple[str, Verdict]]:
         """(key, verdict) of all that have one, in the order of the episodes."""
-        return [(self._keyed[place][1], self.found[place]) for place in sorted(self.found)]
+        rows = []
+        for place, known in enumerate(self._keyed):
+            verdict = self.found.get(place)
+            if verdict is None and (before := self._known.get(known)) and not before.failed:
+                verdict = before  # of a group that was to be asked for again, and was not yet
+            if verdict is not None:
+                rows.append((known[1], verdict))
+        return rows
 
     def run(self, stop: threading.Event) -> None:
         """Look what is there, ask for the rest."""
-        missing = [place for place in range(len(self._keyed)) if not self._find(place)]
-        asked: list[int] = []
-
-        def unknown() -> Iterator[Episode]:
-            wanted = iter(missing)
-            place = next(wanted, None)
-            if place is None:
-                return  # nothing to read
-            for number, episode in enumerate(read_episodes(self._episodes)):
-                if number == place:
-                    # Equal content may have been judged meanwhile, here or by another process.
-                    if self._cache is None or not self._find(place):
-                        asked.append(number)
-                        yield episode
-                    place = next(wanted, None)
-                    if place is None:
-                        return
-
-        for number, verdict in stream_verdicts(self._judge, unknown(), stop=stop):
-            self._came(asked[number], verdict)
+        if self._grouping is None:
+            missing = [place for place in range(len(self._keyed)) if not self._find(place)]
+            units: Iterable[Unit] = ([one] for one in self._unknown(missing))
+        else:
+            missing = sorted(self._missing_groups(self._grouping))
+            units = self._grouping.units(self._unknown(missing))
+        for place, verdict in stream_units(self._judge, units, stop=stop):
+            self._came(place, verdict)
             if len(self.found) % SYNC_EVERY == 0:
                 self._log.sync()
         self._log.sync()
 
+    def _unknown(self, missing: Iterable[int]) -> Iterator[tuple[int, Episode]]:
+        """The episodes at these places, in their order."""
+        wanted = iter(missing)
+        place = next(wanted, None)
+        if place is None:
+            return  # nothing to read
+        for number, episode in enumerate(read_episodes(self._episodes)):
+            if number == place:
+                # Equal content may have been judged meanwhile, here or by another process; a group
+                # is asked for as a whole.
+                again = self._cache is None or self._grouping is not None
+                if again or not self._find(place):
+                    yield number, episode
+                place = next(wanted, None)
+                if place is None:
+                    return
+
+    def _missing_groups(self, grouping: Grouping) -> Iterator[int]:
+        """The places of all groups in which a verdict is missing, and of what is in no group."""
+        for places in grouping.groups:
+            if any(self._look(place)[0] is None for place in places):
+                yield from places
+            else:
+                for place in places:
+                    self._find(place)
+        for place, group in enumerate(grouping.of):
+            if group is None and not self._find(place):
+                yield place
+
     def _find(self, place: int) -> bool:
-        """Whether the verdict is known, from the file of verdicts or from the cache."""
-        name, key = self._keyed[place]
-        verdict, fresh = self._known.get((name, key)), False
-        if (verdict is None or verdict.failed) and self._cache is not None:
-            cached = self._cache.find(_verdict_key(key), name) if self._judge_is_cached else None
-            verdict, fresh = cached or verdict, cached is not None
-        if verdict is None or verdict.failed:
+        """Whether the verdict is known; then it is taken."""
+        verdict, fresh = self._look(place)
+        if verdict is None:
             return False
         self.found[place] = verdict
         if self._progress is not None:
             self._progress(verdict, fresh)
         return True
 
+    def _look(self, place: int) -> tuple[Verdict | None, bool]:
+        """The verdict in the file of verdicts, or else in the cache; and whether it is new here."""
+        name, key = self._keyed[place]
+        verdict, fresh = self._known.get((name, key)), False
+        if (verdict is None or verdict.failed) and self._cache is not None:
+            cached = self._cache.find(_verdict_key(key), name) if self._is_cached(place) else None
+            verdict, fresh = cached or verdict, cached is not None
+        return (None if verdict is None or verdict.failed else verdict), fresh
+
     def _came(self, place: int, verdict: Verdict) -> None:
         name, key = self._keyed[place]
         if verdict.episode != name:
             raise OVDError(f"{self._episodes}: changed while it was judged")
-        if self._cache is not None and self._judge_is_cached and not verdict.failed:
+        if self._cache is not None and self._is_cached(place) and not verdict.failed:
             self._cache.keep(_verdict_key(key), verdict)
-        failed = self._known.pop((name, key), None)
-        if failed is not None:  # it was paid for too
+        before = self._known.pop((name, key), None)
+        if before is not None:  # it was paid for too
             verdict = replace(
                 verdict,
-                prompt_tokens=verdict.prompt_tokens + failed.prompt_tokens,
-                completion_tokens=verdict.completion_tokens + failed.completion_tokens,
+                prompt_tokens=verdict.prompt_tokens + before.prompt_tokens,
+                completion_tokens=verdict.completion_tokens + before.completion_tokens,
             )
         self.found[place] = verdict
         self._log.append(key, verdict)
         if self._progress is not None:
             self._progress(verdict, True)
 
-    @property
-    def _judge_is_cached(self) -> bool:
-        return bool(getattr(self._judge, "fingerprint", None))
+    def _is_cached(self, place: int) -> bool:
+        return is_cached(self._judge, self._beside[place])
 
 
 def _verdict_key(key: str) -> str:
@@ -167,12 +216,12 @@ def _verdict_key(key: str) -> str:
 
 
 def _known(
-    keyed: Sequence[Identity], log: VerdictLog, episodes: str | Path
-) -> dict[Identity, Verdict]:
+    keyed: Sequence[tuple[str, str]], log: VerdictLog, episodes: str | Path
+) -> dict[tuple[str, str], Verdict]:
     """The newest verdicts in the log, by episode id and key. Raises ``OVDError`` for a stranger."""
     expected = set(keyed)
     ids = {name for name, _ in keyed}
-    known: dict[Identity, Verdict] = {}
+    known: dict[tuple[str, str], Verdict] = {}
     for number, (key, verdict) in enumerate(log.rows, start=1):
         if verdict.episode not in ids:
             raise OVDError(
@@ -184,6 +233,7 @@ def _known(
         elif not verdict.failed:
             raise OVDError(
                 f"{log.path}, row {number}: the verdict on {verdict.episode!r} is of another "
-                "judge, of other options or of an episode that has changed; expected another --out"
+                "judge, of other options or of an episode (or group) that has changed; expected "
+                "another --out"
             )
     return known

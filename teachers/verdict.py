@@ -71,6 +71,26 @@ class Verdict:
         return self.error is not None
 
     @property
+    def outside(self) -> float | None:
+        """The probability that went to other tokens than the ten digits; ``None`` if unknown."""
+        if self.distribution is None:
+            return None
+        return max(1.0 - math.fsum(self.distribution), 0.0)
+
+    @property
+    def entropy(self) -> float | None:
+        """How undecided the judge is: bits of its distribution over the ten digits alone.
+
+        0 where one digit has it all, log2(10) = 3.32 where all are alike; ``None`` without a
+        distribution, and where no probability at all is on the digits.
+        """
+        mass = math.fsum(self.distribution or ())
+        if self.distribution is None or mass <= 0:
+            return None
+        inside = [p / mass for p in self.distribution if p > 0]
+        return max(-math.fsum(p * math.log2(p) for p in inside), 0.0)
+
+    @property
     def disagreement(self) -> float | None:
         """The largest score among the parts less the smallest; ``None`` with fewer than two."""
         scores = [part.score for part in self.parts if part.score is not None]

@@ -15,9 +15,9 @@ from teachers.protocol import Judge
 from teachers.verdict import Verdict
 
 
-def row_key(judge: Judge, content: str) -> str:
+def row_key(judge: Judge, content: str, beside: str = "") -> str:
     """What ties a row to the judge and to what it judged: ``verdict_key`` and ``content_hash``."""
-    return f"{verdict_key(judge, content)}:{content}"
+    return f"{verdict_key(judge, content, beside)}:{content}"
 
 
 def content_of(key: str) -> str:

@@ -282,6 +282,16 @@ def test_without_logprobs_there_is_no_distribution(serve):
     assert (verdict.distribution, verdict.score) == (None, 7)
 
 
+def test_it_says_whether_it_reads_the_gold_answers(serve):
+    server = serve()
+    for show_gold in (True, False):
+        judge = judge_at(server, show_gold=show_gold)
+        assert judge.show_gold is show_gold  # feedback at inference asks for it
+        score(judge, cases("it"))
+        told = server.bodies[-1]["messages"][1]["content"]
+        assert ("reference answer" in told) == show_gold
+
+
 # --- the key -----------------------------------------------------------------------------------
 
 

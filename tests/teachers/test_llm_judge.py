@@ -194,7 +194,22 @@ def test_an_episode_that_does_not_fit_the_context_is_shortened(scripted_backend,
     assert [v.score for v in verdicts] == [7, 7]
     for request in backend.requests:
         assert len(request.ids) + request.max_tokens <= 6_000
-    assert "characters left out" in "".join(map(chr, backend.requests[0].ids))
+    prompt = "".join(map(chr, backend.requests[0].ids))
+    assert "characters left out here" in prompt
+    assert "of the model's messages (in 1 of 1) were left out" in prompt
+    assert len(prompt) > 5_000  # no more than it must be
+
+
+def test_the_declared_budget_counts_tokens_of_the_model_and_spares_its_messages(
+    scripted_backend, episode
+):
+    backend = scripted_backend(good())
+    long = episode("look" * 50, "95", observations=["x" * 9_000])
+    score(LLMJudge(backend, max_episode_tokens=1_000), [long])
+    prompt = "".join(map(chr, backend.requests[0].ids))
+    assert "look" * 50 in prompt
+    assert "of the environment's answers (in 1 of 1) were left out" in prompt
+    assert 500 < prompt.count("x") < 1_000 - 200
 
 
 def test_a_correction_that_does_not_fit_is_not_asked_for(scripted_backend, episode):
@@ -214,6 +229,34 @@ def test_a_context_that_is_too_small_is_an_error_of_that_episode(scripted_backen
     assert backend.requests == []
 
 
+@pytest.mark.parametrize("context", range(2_000, 3_200, 50))
+def test_nothing_is_never_judged(context, scripted_backend, episode):
+    """Where the context is so small that next to nothing would be shown, there is no score."""
+    backend = scripted_backend(good())
+    backend.context_length = context
+    [verdict] = score(LLMJudge(backend, max_tokens=100), [episode("x" * 5_000, observation="Q")])
+    if verdict.failed:
+        assert backend.requests == []
+    else:
+        [request] = backend.requests
+        assert len(request.ids) + 100 <= context
+        # The longest note and the short parts beside it take some of the 64.
+        assert "".join(map(chr, request.ids)).count("x") > 10
+
+
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [
+        ({"samples": 2, "temperature": 1.0}, "samples"),
+        ({"group": True}, "group"),
+        ({"score_level": "turn"}, "score_level: turn"),
+    ],
+)
+def test_a_single_digit_has_no_room_for_more(options, other, digit_backend):
+    with pytest.raises(OVDError, match=f"^reply: 'digit' writes nothing; {other} goes with 'json'"):
+        LLMJudge(digit_backend(good(), LOGPROBS), reply="digit", **options)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -223,7 +266,12 @@ def test_a_context_that_is_too_small_is_an_error_of_that_episode(scripted_backen
         ({"max_tokens": 0}, "max_tokens: expected a whole number of at least 1, got 0"),
         ({"max_tokens": "many"}, "max_tokens"),
         ({"batch_size": True}, "batch_size"),
-        ({"max_characters": 1.5}, "max_characters"),
+        ({"max_episode_tokens": 1.5}, "max_episode_tokens"),
+        ({"show_gold": "no"}, "show_gold: expected true or false, got 'no'"),
+        ({"group": 1}, "group: expected true or false, got 1"),
+        ({"samples": 0}, "samples: expected a whole number of at least 1, got 0"),
+        ({"samples": 2}, "samples: 2 need a temperature above 0"),
+        ({"score_level": "step"}, "score_level: expected episode or turn, got 'step'"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": math.nan}, "temperature"),
@@ -247,7 +295,10 @@ def test_the_fingerprint_changes_with_what_verdicts_depend_on(scripted_backend, 
         LLMJudge(backend, show_gold=False).fingerprint,
         LLMJudge(backend, temperature=1.0).fingerprint,
         LLMJudge(backend, max_tokens=9).fingerprint,
-        LLMJudge(backend, max_characters=9).fingerprint,
+        LLMJudge(backend, max_episode_tokens=9).fingerprint,
+        LLMJudge(backend, score_level="turn").fingerprint,
+        LLMJudge(backend, group=True).fingerprint,
+        LLMJudge(backend, temperature=1.0, samples=2).fingerprint,
     ]
     assert len(set(prints)) == len(prints)
     assert LLMJudge(backend, batch_size=3).fingerprint == prints[0]

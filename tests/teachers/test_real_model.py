@@ -58,8 +58,8 @@ def test_the_digits_are_those_of_the_model(backend):
 
     judge = LLMJudge(backend, reply="digit")
     [verdict] = score(judge, EPISODES[:1])
-    case = judge._case(EPISODES[0])
-    ids = [*case.ids, *backend.dialect.encode("Score: ")]
+    _, asked, _ = judge.asker.fitted(judge._writer(EPISODES[0]))
+    ids = [*asked, *backend.dialect.encode("Score: ")]
     with torch.inference_mode():
         logits = backend.model(torch.tensor([ids])).logits[0, -1].float()
     probabilities = logits.softmax(-1)
@@ -77,3 +77,47 @@ def test_a_model_too_small_for_the_format_gives_errors_and_no_scores_out_of_the_
         else:
             assert verdict.reason
             assert math.isfinite(verdict.score)
+
+
+MODES = {
+    "turn": {"score_level": "turn"},
+    "group": {"group": True},
+    "samples": {"samples": 2, "temperature": 0.8},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_way_to_ask_makes_scores_out_of_the_air(mode, backend):
+    judge = LLMJudge(backend, max_tokens=16, **MODES[mode])
+    verdicts = score(judge, EPISODES)
+    assert [verdict.episode for verdict in verdicts] == [episode.id for episode in EPISODES]
+    for verdict in verdicts:
+        assert verdict.prompt_tokens > 0
+        if verdict.failed:
+            assert "the reply was: " in verdict.error
+        else:
+            assert verdict.reason
+            assert math.isfinite(verdict.score)
+
+
+def test_a_declared_budget_is_counted_by_the_models_own_tokenizer(backend):
+    """The prompt is no longer than that of an empty episode, the budget and the labels."""
+    long = make_episode(
+        "Let me look. " * 20,
+        "\\boxed{95}",
+        observation="Q",
+        observations=["1 2 3 4 5 6 7 8 9 é 😀 蛋 word\n" * 2_000],
+    )
+
+    def length(episode, tokens):
+        judge = LLMJudge(backend, max_episode_tokens=tokens)
+        asked, ids, fault = judge.asker.fitted(judge._writer(episode))
+        assert fault == ""
+        return asked, len(ids)
+
+    _, bare = length(make_episode("x", observation="Q"), 300)
+    for tokens in (300, 1_000, 4_000):
+        asked, ids = length(long, tokens)
+        assert "Let me look. " * 20 in asked.message  # its own messages are whole
+        assert "of the environment's answers (in 1 of 1) were left out" in asked.system
+        assert tokens - 60 < ids - bare < tokens + 150

@@ -83,7 +83,7 @@ def test_demonstrators():
 
 
 def test_rubrics():
-    assert rubric_names() == ["general", "math"]
+    assert rubric_names() == ["general", "math", "web-qa"]
     for name in rubric_names():
         text = load_rubric(name)
         assert "from 0 to 9" in text

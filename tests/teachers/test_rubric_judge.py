@@ -12,6 +12,7 @@ from ovd_envs.errors import OVDError
 from ovd_envs.task import Task
 from teachers import LLMJudge, VerdictCache, make_demonstrator, make_judge, score
 from teachers.rubric_judge import RubricJudge, check_ask, load_rubric_judge
+from teachers.shortening import Room
 from tests.teachers.conftest import ScriptedBackend, make_episode
 from tests.teachers.fault_server import COMPLETION_TOKENS, PROMPT_TOKENS, FaultServer
 from tests.teachers.test_induced_rubric import criteria
@@ -413,6 +414,6 @@ def test_the_command_scores_with_it(server, shown, tmp_path):
 def test_a_check_says_how_many(episode):
     from teachers.induced_rubric import read_criteria
 
-    asked = check_ask(episode("95"), read_criteria(criteria(1, 2, 3, 4)), 1_000)
+    asked = check_ask(episode("95"), read_criteria(criteria(1, 2, 3, 4)), Room(24_000))
     assert "4 criteria" in asked.system
     assert '"passed": [...]} with 4 values' in asked.form

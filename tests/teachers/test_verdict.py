@@ -83,3 +83,26 @@ def test_json_and_back(verdict):
 def test_a_row_that_is_no_verdict(row, told):
     with pytest.raises(VerdictError, match=told):
         Verdict.from_dict(row)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "entropy", "outside"),
+    [
+        (None, None, None),
+        ((0.0,) * 10, None, 1),
+        ((0.0,) * 9 + (0.25,), 0, 0.75),
+        ((0.1,) * 10, math.log2(10), 0),
+        ((0.2, 0.2) + (0.0,) * 8, 1, 0.6),
+    ],
+)
+def test_how_undecided_the_judge_is(distribution, entropy, outside):
+    verdict = Verdict("e", "j", 5, distribution=distribution)
+    assert verdict.entropy == pytest.approx(entropy)
+    assert verdict.outside == pytest.approx(outside)
+
+
+@given(st.lists(st.floats(0, 1), min_size=10, max_size=10).filter(lambda p: sum(p) > 0))
+def test_entropy_is_between_one_digit_and_ten_alike(weights):
+    total = sum(weights)
+    verdict = Verdict("e", "j", 5, distribution=tuple(p / total for p in weights))
+    assert verdict.entropy is None or -1e-12 <= verdict.entropy <= math.log2(10) + 1e-9

@@ -1,5 +1,8 @@
 """``replace: suffix``: good turns stay the student's own, the demonstrator goes on from there."""
 
+import json
+import re
+
 import pytest
 import torch
 
@@ -12,6 +15,7 @@ from agents.student import Student
 from ovd_envs import ListTasks, Reply, Task, TextEnv, make, register
 from teachers import (
     AgentDemonstrator,
+    LLMJudge,
     PathJudge,
     StepJudge,
     Verdict,
@@ -19,6 +23,7 @@ from teachers import (
     score,
 )
 from teachers.protocol import Continuing
+from tests.teachers.conftest import ScriptedBackend
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.made import batches_of, student, teacher
 from training.algorithms import OVD
@@ -97,6 +102,26 @@ def mixed(name):
     assert isinstance(one, Continuing)
     [group.teacher[1]] = one.continue_from(env, [(group.student[1].episode, kept)], options)
     return group, dialect
+
+
+def test_a_language_model_as_the_judge_says_where_the_first_bad_turn_is():
+    def reply(prompt):
+        mark = re.findall(r'"id": "([0-9a-f]{8})"', prompt)[-1]
+        right = "</answer>" in prompt and "zzz" not in prompt
+        turns = {"3": 9, "1": 8, "2": 9} if right else {"2": 0, "1": None, "3": 5}
+        return json.dumps({"id": mark, "reason": "x", "turns": turns, "score": 9 if right else 1})
+
+    def say(task, index, turn):
+        first, second = (f"<search>{hop['title']}</search>" for hop in task.metadata["path"])
+        answer = f"<answer>{task.answers[0]}</answer>"
+        return [[first, second, answer], [first, "<search>zzz</search>", answer]][index][turn]
+
+    judge = LLMJudge(ScriptedBackend(reply), score_level="turn")
+    group, _ = judged("ovd/WorldQA-v0", WORLD, say, judge)
+    assert [one.verdict.turns for one in group.student] == [(8, 9, 9), (None, 0, 5)]
+    algorithm = OVD(replace="suffix")
+    assert algorithm.accepted(group) == [0]
+    assert algorithm.kept_turns(group.student[1]) == 1
 
 
 @pytest.mark.parametrize("name", GROUPS)

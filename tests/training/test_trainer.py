@@ -420,6 +420,26 @@ def test_an_algorithm_of_ones_own(student_folder, tmp_path):
             },
             "replace: suffix needs a demonstrator that goes on from a student's turns",
         ),
+        (
+            {
+                "algorithm": {"name": "ovd", "replace": "suffix"},
+                "judge": {"name": "llm", "model": "m", "backend": "openai:http://localhost:1/v1"},
+            },
+            "judge 'llm' scores whole episodes alone",
+        ),
+        (
+            {
+                "algorithm": {"name": "ovd", "replace": "suffix"},
+                "judge": {
+                    "name": "llm",
+                    "model": "m",
+                    "backend": "openai:http://localhost:1/v1",
+                    "score_level": "turn",
+                },
+                "demonstrator": "careless",
+            },
+            "replace: suffix needs a demonstrator that goes on from a student's turns",
+        ),
         ({"algorithm": {"name": "ovd", "theta": 12}}, "algorithm: theta: "),
         ({"env": "ovd/Maths-v0"}, "did you mean 'ovd/Math-v0'?"),
         ({"env_options": {"levle": "addition"}}, "did you mean 'level'?"),

@@ -1,0 +1,150 @@
+"""Ask the model of a chat API: within a budget, strictly read, corrected once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from agents.outage import HaltedError, OutageError
+from agents.vllm_sampling import seed_of
+from teachers.asking import Answer, Ask, Writer
+from teachers.digits import digits_among
+from teachers.protocol import JudgeStopError
+from teachers.shortening import Room, estimated_tokens
+from teachers.spending import Spending
+
+if TYPE_CHECKING:
+    from agents.chat_api import ChatAPI, ChatReply
+
+_T = TypeVar("_T")
+
+#: Tokens of the frame that an API puts round the messages, rather too many.
+_FRAME = 50
+
+
+class APIAsker:
+    """Asks the model behind ``api``.
+
+    Args:
+        api: where to ask.
+        temperature: of the reply; ``None`` for models that refuse to be told one.
+        max_tokens: of one reply, where an ``Ask`` does not say.
+        max_episode_tokens: of each episode that is shown, as ``estimated_tokens`` has it.
+        spending: counts what is spent, and keeps a budget.
+    """
+
+    def __init__(
+        self,
+        api: ChatAPI,
+        *,
+        temperature: float | None,
+        max_tokens: int,
+        max_episode_tokens: int,
+        spending: Spending,
+    ) -> None:
+        self.api = api
+        self.temperature, self.max_tokens = temperature, max_tokens
+        self.max_episode_tokens = max_episode_tokens
+        self.spending = spending
+        self.repeat = 0
+
+    def ask(self, writers: Sequence[Writer[_T]], samples: int = 1) -> list[Answer[_T]]:
+        """``samples`` answers for each; a call that fails for good is a fault.
+
+        Raises ``JudgeStopError``.
+        """
+        futures = [self.api.run(self.talk(writer, samples)) for writer in writers]
+        return [answer for future in futures for answer in future.result()]
+
+    async def talk(self, writer: Writer[_T], samples: int = 1) -> list[Answer[_T]]:
+        """``samples`` answers for one writer; to be run by ``api.run``. Raises as ``ask``."""
+        asked = writer.write(Room(self.max_episode_tokens * writer.episodes))
+        # The most that may be spent: both replies of each sample, and the correction.
+        length = self._limit(asked)
+        prompt = estimated_tokens(asked.system + asked.message) + _FRAME
+        prompt = 2 * prompt + length + estimated_tokens(asked.form) + 150
+        async with self.spending.reserved(samples * prompt, samples * 2 * length):
+            if samples == 1:  # a task of its own would take time
+                return [await self._one(asked, 0)]
+            talks = (self._one(asked, number) for number in range(samples))
+            # All come to their end, whatever becomes of one: what they spend is counted.
+            ended = await asyncio.gather(*talks, return_exceptions=True)
+        answers: list[Answer[_T]] = []
+        for end in ended:
+            if isinstance(end, BaseException):
+                raise end
+            answers.append(end)
+        return answers
+
+    async def _one(self, asked: Ask[_T], number: int) -> Answer[_T]:
+        """The answer of one sample."""
+        from agents.chat_api import FailedError, RefusedError
+
+        answer: Answer[_T] = Answer()
+        try:
+            await self._converse(asked, answer, number)
+        except (FailedError, OutageError) as error:
+            answer.fault, answer.value = str(error), None
+        except (RefusedError, HaltedError) as error:
+            raise JudgeStopError(str(error)) from error
+        return answer
+
+    async def _converse(self, asked: Ask[_T], answer: Answer[_T], number: int) -> None:
+        """Ask for a reply, once more where it cannot be used."""
+        messages = [
+            {"role": "system", "content": asked.system},
+            {"role": "user", "content": asked.message},
+        ]
+        for attempt in range(2):
+            reply = await self.api.ask(
+                messages,
+                max_tokens=self._limit(asked),
+                temperature=self.temperature,
+                seed=seed_of((int(asked.mark, 16), attempt, self.repeat, number)),
+                schema=asked.schema,
+                logprobs=asked.digit is not None,
+            )
+            prompt, completion = self._charge(reply)
+            answer.prompt_tokens += prompt
+            answer.completion_tokens += completion
+            text = self.api.without_key(reply.text)
+            if answer.take(asked, text, reply.stop):
+                if asked.digit is not None and answer.value is not None:
+                    answer.distribution = _at_score(reply, asked.digit(answer.value))
+                return
+            messages += [
+                {"role": "assistant", "content": text},
+                {"role": "user", "content": asked.correction(answer.fault)},
+            ]
+
+    def _charge(self, reply: ChatReply) -> tuple[int, int]:
+        """Count what a reply costs: its tokens, of the prompt and of the reply.
+
+        Raises ``JudgeStopError`` where there is a budget and the API does not say.
+        """
+        if self.spending.limited and reply.prompt_tokens is None:
+            raise JudgeStopError("the API does not say what it charges: a budget cannot be kept")
+        prompt, completion = reply.prompt_tokens or 0, reply.completion_tokens or 0
+        self.spending.add(prompt, completion)
+        return prompt, completion
+
+    def _limit(self, asked: Ask[_T]) -> int:
+        return self.max_tokens if asked.max_tokens is None else asked.max_tokens
+
+
+def _at_score(reply: ChatReply, before: str) -> tuple[float, ...] | None:
+    """The ten probabilities where the score stands, ``before`` the text up to it."""
+    written = b"".join(token for token, _ in reply.tokens)
+    text = reply.text.encode("utf-8", "surrogatepass")
+    # Some servers list tokens that the text leaves out: a thinking block, the end of turn.
+    shift = written.find(text)
+    if not before or shift < 0:
+        return None
+    place = shift + len(before.encode("utf-8", "surrogatepass"))
+    end = 0
+    for token, alternatives in reply.tokens:
+        end += len(token)
+        if end > place:
+            return digits_among(alternatives)
+    return None
