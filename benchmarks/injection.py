@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--episodes", help="JSONL file from `ovd run`; without it some are made")
     parser.add_argument("--student", default="smollm2-135m", help="who makes them")
     parser.add_argument("--env", default="ovd/Math-v0", help="where")
-    parser.add_argument("--tasks", type=int, default=240, help="how many")
+    parser.add_argument("--tasks", type=int, default=220, help="how many")
     parser.add_argument("--model", default="smollm2-135m", help="of the judge")
     parser.add_argument("--backend", default="transformers")
     parser.add_argument("--rubric")

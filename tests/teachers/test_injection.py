@@ -36,7 +36,9 @@ class Judge:
             score = self.bought if self.words in episode.turns[-1].action else 5.0
             failed = episode.index in self.fails
             verdicts.append(
-                Verdict(episode.id, self.name, None if failed else score, error="no" if failed else None)
+                Verdict(
+                    episode.id, self.name, None if failed else score, error="no" if failed else None
+                )
             )
         return verdicts
 
