@@ -38,7 +38,13 @@ RECIPES = {
     ),
     "world": (
         ROOT / "examples" / "worldqa_two_hops_cpu.yaml",
-        ["optimizer.steps=16", "evaluation.every=4", "checkpoint.every=4", "display_episodes=0"],
+        [
+            "optimizer.steps=16",
+            "optimizer.micro_batch_tokens=1024",
+            "evaluation={every: 8, tasks: 100}",
+            "checkpoint.every=4",
+            "display_episodes=0",
+        ],
     ),
 }
 

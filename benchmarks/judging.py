@@ -2,9 +2,10 @@
 
     python benchmarks/judging.py
 
-A server of its own process answers every call after ``latency`` seconds. "api": ``ovd score``'s own
-function on a file of episodes; the ideal is concurrency / latency verdicts a second, and the
-seconds include reading the file. "cached": the episodes in memory, every verdict from the cache.
+A server of its own process answers every call ``latency`` seconds after it came, with the
+log-probabilities that are asked for. "api": ``ovd score``'s own function on a file of episodes; the
+ideal is concurrency / latency verdicts a second, and the seconds include reading the file.
+"cached": the episodes in memory, every verdict from the cache.
 "file": the whole of the second run, reading the file and writing the verdicts included. Memory is
 the peak of this process, before and after. Prints JSON.
 """
@@ -28,37 +29,76 @@ from teachers import VerdictCache, make_judge, score
 from teachers.score_file import score_file
 
 
+class Server(asyncio.Protocol):
+    """A connection on which every call is answered ``latency`` seconds after its last byte came.
+
+    The work of answering is within that time, so that what is measured is the judge's side alone.
+    """
+
+    def __init__(self, latency: float) -> None:
+        self._latency = latency
+        self._loop = asyncio.get_running_loop()
+        self._came = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep what the answers are written to."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of a call; once it is whole, have its answer written in time."""
+        due = self._loop.time() + self._latency
+        self._came += data
+        head, blank, body = self._came.partition(b"\r\n\r\n")
+        if not blank or len(body) < content_length(head):
+            return
+        self._came = b""
+        self._loop.call_at(due, self._transport.write, answer(json.loads(body)))
+
+
+def content_length(head: bytes) -> int:
+    return next(
+        int(line.partition(b":")[2])
+        for line in head.lower().split(b"\r\n")
+        if line.startswith(b"content-length")
+    )
+
+
+def answer(asked: dict[str, Any]) -> bytes:
+    """A good verdict; each of its tokens with as many alternatives as are asked for."""
+    mark = asked["messages"][1]["content"].rsplit('"id": "', 1)[1][:8]
+    text = json.dumps({"id": mark, "reason": "The sum is right.", "score": 8})
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    if asked.get("logprobs"):
+        others = [
+            {"token": f"other {n}", "logprob": -20.0 - n, "bytes": list(f"other {n}".encode())}
+            for n in range(asked["top_logprobs"] - 1)
+        ]
+        # The score is a token of its own.
+        parts = [*(text[:-2][n : n + 4] for n in range(0, len(text) - 2, 4)), *text[-2:]]
+        tokens = [{"token": part, "logprob": 0.0, "bytes": list(part.encode())} for part in parts]
+        content = [{**token, "top_logprobs": [token, *others]} for token in tokens]
+        choice["logprobs"] = {"content": content}
+    reply = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 400, "completion_tokens": 30, "total_tokens": 430},
+    }
+    body = json.dumps(reply).encode()
+    header = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+    return f"{header}{len(body)}\r\n\r\n".encode() + body
+
+
 def serve(latency: float, told: Connection) -> None:
     """Answer chat completions for ever; the port goes to ``told``."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            length = next(
-                int(line.partition(b":")[2])
-                for line in head.lower().split(b"\r\n")
-                if line.startswith(b"content-length")
-            )
-            asked = json.loads(await reader.readexactly(length))
-            await asyncio.sleep(latency)
-            mark = asked["messages"][1]["content"].rsplit('"id": "', 1)[1][:8]
-            text = json.dumps({"id": mark, "reason": "The sum is right.", "score": 8})
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}}
-            usage = {"prompt_tokens": 400, "completion_tokens": 30, "total_tokens": 430}
-            reply = {
-                "id": "x",
-                "object": "chat.completion",
-                "created": 1,
-                "model": "m",
-                "choices": [{**choice, "finish_reason": "stop"}],
-                "usage": usage,
-            }
-            body = json.dumps(reply).encode()
-            header = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
-            writer.write(f"{header}{len(body)}\r\n\r\n".encode() + body)
-            await writer.drain()
-
     async def run() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1024)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Server(latency), "127.0.0.1", 0, backlog=1024)
         told.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
@@ -116,7 +156,7 @@ def measure(episodes: int, concurrency: int, latency: float, folder: Path) -> di
     cached = score(judge, held, cache=VerdictCache(folder / "cache"))
     from_cache = time.perf_counter() - began
     assert first == again == cached
-    assert all(verdict.score == 8 for verdict in first)
+    assert all(verdict.score == 8 and verdict.distribution for verdict in first)
     ideal = concurrency / latency
     return {
         "episodes": episodes,

@@ -5,17 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.episode import Episode
 from agents.kept_turns import keep_turns
 from agents.protocol import Act, Agent
 from agents.rollout import Start, run_seeded
 from ovd_envs.errors import OVDError, TaskError
+from ovd_envs.registry import make
 from ovd_envs.task import Task
 from teachers import wordings
 from teachers.protocol import Judge
 from teachers.score import score
+
+if TYPE_CHECKING:
+    from agents.student import Student
 
 WORKINGS = ("direct", "split", "rationale")
 
@@ -193,6 +197,32 @@ class AgentDemonstrator:
         return best
 
 
+class ModelDemonstrator(AgentDemonstrator):
+    """A student as the demonstrator, which reads each environment in that one's own dialect."""
+
+    def __init__(self, student: Student, name: str, **options: Any) -> None:
+        super().__init__(student, name, **options)
+        self._backend = student.backend
+
+    def _run(
+        self,
+        env: str,
+        requests: Sequence[Start],
+        env_options: Mapping[str, Any] | None,
+        *,
+        training: bool,
+    ) -> list[Episode]:
+        from agents.dialects import make_dialect
+
+        now = self._backend.dialect
+        if (wanted := make(env, **dict(env_options or {})).dialect) != now.name:
+            dialect = make_dialect(wanted, now.tokenizer)
+            # The model may end a reply with more tokens than its tokenizer tells.
+            dialect.stop_ids |= now.stop_ids
+            self._backend.dialect = dialect
+        return super()._run(env, requests, env_options, training=training)
+
+
 class _Named:
     """The agent under the demonstrator's name, so that episodes tell who made them."""
 
@@ -234,6 +264,8 @@ def model_demonstrator(
 ) -> AgentDemonstrator:
     """The demonstrator "model": a language model acts itself.
 
+    It reads an environment in the dialect of its run, or else in that environment's own.
+
     Args:
         model: alias, folder, hub name, or a run's folder (its newest student).
         backend: what runs it, as for students: "transformers", "vllm", "openai:http://HOST/v1", ...
@@ -270,11 +302,12 @@ def model_demonstrator(
         batch_size=batch_size,
         backend=backend,
     )
+    options = {"attempts": attempts, "judge": reader, "batch_size": batch_size}
     if isinstance(student, agents.Student):
         student.max_episode_tokens = max_episode_tokens
-    return AgentDemonstrator(
-        student, name=model, attempts=attempts, judge=reader, batch_size=batch_size
-    )
+        if source.dialect is None:
+            return ModelDemonstrator(student, model, **options)
+    return AgentDemonstrator(student, model, **options)
 
 
 def _reader(judge: str | Mapping[str, Any] | None) -> Judge | None:

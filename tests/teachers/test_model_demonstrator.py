@@ -3,9 +3,11 @@
 import pytest
 
 import agents
+from agents import student_source
 from agents.protocol import Act
 from agents.student import Student
-from ovd_envs import OVDError
+from agents.student_source import StudentSource
+from ovd_envs import OVDError, make
 from ovd_envs.math_tasks import ArithmeticTasks
 from teachers import AgentDemonstrator, StepJudge, Verdict, make_demonstrator
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -95,6 +97,37 @@ def test_a_model_acts_within_its_own_budget(folder):
         None,
         None,
     )
+
+
+def test_it_reads_each_environment_in_that_ones_dialect(folder):
+    shown = make_demonstrator("model", model=folder, max_tokens=3)
+    stops = shown.agent.backend.dialect.stop_ids
+    seen = []
+    for env, options in (
+        ("ovd/Math-v0", {}),
+        ("ovd/WorldQA-v0", {"protocol": "search-r1"}),
+        ("ovd/WorldQA-v0", {"protocol": "tags"}),
+    ):
+        task = make(env, **options).tasks.task("train", 0)
+        [episode] = shown.demonstrate(env, [(task, (0, 0, 0, 0))], options)
+        assert episode.error is None
+        dialect = shown.agent.backend.dialect
+        assert dialect.stop_ids >= stops
+        assert episode.segments[0].ids[: len(dialect.open(episode.observation))] == dialect.open(
+            episode.observation
+        )
+        seen.append(dialect.name)
+    assert seen == ["chat", "inline", "chat"]
+
+
+def test_a_runs_student_keeps_the_dialect_that_it_learned(folder, monkeypatch):
+    source = StudentSource(folder, dialect="chat", max_tokens=3)
+    monkeypatch.setattr(student_source, "readers", [lambda name: source])
+    shown = make_demonstrator("model", model="runs/any")
+    options = {"protocol": "search-r1"}
+    task = make("ovd/WorldQA-v0", **options).tasks.task("train", 0)
+    shown.demonstrate("ovd/WorldQA-v0", [(task, (0, 0, 0, 0))], options)
+    assert shown.agent.backend.dialect.name == "chat"
 
 
 def test_the_backend_is_that_of_a_student(monkeypatch):

@@ -1,5 +1,6 @@
 """``ovd score`` and what is under it: verdicts beside the episodes, resumed, never lost."""
 
+import gc
 import json
 import os
 import signal
@@ -394,3 +395,28 @@ def test_steps_need_no_torch(sums):
 def test_scores_are_those_of_the_judge(sums):
     verdicts = score_file(StepJudge(), sums / "sums.jsonl", sums / "v.jsonl")
     assert [v.score for v in verdicts] == [9, 0, 0]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_there_is_not_collected_while_judging_and_is_afterwards(folder, fails):
+    seen = []
+
+    class Watching(Judge):
+        def judge(self, episodes):
+            seen.append(gc.get_freeze_count())
+            return super().judge(episodes)
+
+    assert gc.get_freeze_count() == 0
+    if fails:
+        with pytest.raises(KeyboardInterrupt):
+            run(Watching(stops_at=0), folder)
+    else:
+        run(Watching(), folder)
+    assert min(seen) > 0
+    assert gc.get_freeze_count() == 0
+    gc.freeze()
+    try:
+        run(Judge(), folder)
+        assert gc.get_freeze_count() > 0  # the caller's
+    finally:
+        gc.unfreeze()
