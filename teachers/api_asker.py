@@ -110,8 +110,10 @@ class APIAsker:
             answer.completion_tokens += completion
             text = self.api.without_key(reply.text)
             if answer.take(asked, text, reply.stop):
-                if asked.digit is not None and answer.value is not None:
-                    answer.distribution = _at_score(reply, asked.digit(answer.value))
+                # Where a key was blotted out, places in the text are no longer those of the tokens.
+                digit = asked.digit if text == reply.text else None
+                if digit is not None and answer.value is not None:
+                    answer.distribution = _at_score(reply, digit(answer.value))
                 return
             messages += [
                 {"role": "assistant", "content": text},
@@ -123,7 +125,7 @@ class APIAsker:
 
         Raises ``JudgeStopError`` where there is a budget and the API does not say.
         """
-        if self.spending.limited and reply.prompt_tokens is None:
+        if self.spending.limited and None in (reply.prompt_tokens, reply.completion_tokens):
             raise JudgeStopError("the API does not say what it charges: a budget cannot be kept")
         prompt, completion = reply.prompt_tokens or 0, reply.completion_tokens or 0
         self.spending.add(prompt, completion)
@@ -137,8 +139,9 @@ def _at_score(reply: ChatReply, before: str) -> tuple[float, ...] | None:
     """The ten probabilities where the score stands, ``before`` the text up to it."""
     written = b"".join(token for token, _ in reply.tokens)
     text = reply.text.encode("utf-8", "surrogatepass")
-    # Some servers list tokens that the text leaves out: a thinking block, the end of turn.
-    shift = written.find(text)
+    # Some servers list tokens that the text leaves out: a thinking block, which may hold a draft of
+    # the very same text, and the end of turn.
+    shift = written.rfind(text)
     if not before or shift < 0:
         return None
     place = shift + len(before.encode("utf-8", "surrogatepass"))

@@ -1,5 +1,6 @@
 """What each misbehaviour of a judge's API becomes, as docs/judge.md says it, over real HTTP."""
 
+import math
 import re
 import socket
 import threading
@@ -18,6 +19,7 @@ from tests.teachers.fault_server import (
     STATUSES,
     TEXTS,
     FaultServer,
+    reply_text,
 )
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "judge.md"
@@ -396,3 +398,43 @@ def test_what_an_error_cost_stays_counted(serve, tmp_path):
     assert sum(v.prompt_tokens for v in verdicts) == 4 * PROMPT_TOKENS
     assert judge.spending.money == pytest.approx(4 * COST)
     assert server.charged.total() == 4
+
+
+def by_character(text):
+    """One token a character, each with itself as its likeliest alternative but for the digits."""
+    tokens = []
+    for number, character in enumerate(text):
+        likeliest = [{"token": character, "logprob": -0.1, "bytes": None}]
+        if character.isdigit():
+            likeliest = [
+                {"token": str(n), "logprob": -2.0 - number / 100, "bytes": None} for n in (2, 3)
+            ]
+        tokens.append(
+            {
+                "token": character,
+                "logprob": -0.1,
+                "bytes": list(character.encode()),
+                "top_logprobs": likeliest,
+            }
+        )
+    return tokens
+
+
+def test_the_digits_are_those_of_the_reply_and_not_of_a_draft_in_the_thoughts(serve):
+    server = serve(logprobs=lambda text: by_character(f"<think>{text}</think>{text}<|end|>"))
+    [verdict] = score(judge_at(server), cases("it"))
+    place = len("<think></think>") + 2 * len(reply_text("0" * 8)) - len("7}")
+    assert verdict.distribution[2] == pytest.approx(math.exp(-2.0 - place / 100))
+
+
+def test_no_digits_are_read_where_the_places_have_moved(serve, monkeypatch):
+    """A reply that quotes the key: it is blotted out, and the text has another length."""
+    monkeypatch.setenv("OPENAI_API_KEY", "Sound")
+    [verdict] = score(judge_at(serve(logprobs=by_character)), cases("it"))
+    assert (verdict.score, verdict.reason, verdict.distribution) == (7, "[key].", None)
+
+
+def test_a_budget_needs_the_tokens_of_replies_too(serve):
+    server = serve(usage={"prompt_tokens": 100, "total_tokens": 120})
+    with pytest.raises(JudgeStopError, match="does not say what it charges"):
+        score(judge_at(server, budget_tokens=100_000), cases("it"))
