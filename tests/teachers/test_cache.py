@@ -211,7 +211,7 @@ def test_processes_that_begin_a_folder_at_the_same_time_wait_for_one_another(cac
     other = sqlite3.connect(cache.path, isolation_level=None, check_same_thread=False)
     with contextlib.closing(other):
         other.execute("BEGIN IMMEDIATE")
-        other.execute("CREATE TABLE begun (nothing)")
+        other.execute("CREATE TABLE begun (x)")
         ends = threading.Timer(0.3, other.execute, ["COMMIT"])
         ends.start()
         cache.put(Judge(), make_episode("a"), Verdict("e", "counting", 7.0))

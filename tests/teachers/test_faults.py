@@ -401,23 +401,17 @@ def test_what_an_error_cost_stays_counted(serve, tmp_path):
 
 
 def by_character(text):
-    """One token a character, each with itself as its likeliest alternative but for the digits."""
-    tokens = []
-    for number, character in enumerate(text):
-        likeliest = [{"token": character, "logprob": -0.1, "bytes": None}]
-        if character.isdigit():
-            likeliest = [
-                {"token": str(n), "logprob": -2.0 - number / 100, "bytes": None} for n in (2, 3)
-            ]
-        tokens.append(
-            {
-                "token": character,
-                "logprob": -0.1,
-                "bytes": list(character.encode()),
-                "top_logprobs": likeliest,
-            }
-        )
-    return tokens
+    """One token a character, each its own likeliest alternative; a digit is 2 or 3 by its place."""
+
+    def token(character, logprob):
+        return {"token": character, "logprob": logprob, "bytes": list(character.encode())}
+
+    listed = []
+    for place, character in enumerate(text):
+        likeliest = "23" if character.isdigit() else character
+        others = [token(other, -2.0 - place / 100) for other in likeliest]
+        listed.append({**token(character, -0.1), "top_logprobs": others})
+    return listed
 
 
 def test_the_digits_are_those_of_the_reply_and_not_of_a_draft_in_the_thoughts(serve):
