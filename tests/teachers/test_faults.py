@@ -432,3 +432,40 @@ def test_a_budget_needs_the_tokens_of_replies_too(serve):
     server = serve(usage={"prompt_tokens": 100, "total_tokens": 120})
     with pytest.raises(JudgeStopError, match="does not say what it charges"):
         score(judge_at(server, budget_tokens=100_000), cases("it"))
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_what_was_paid_before_a_stop_stays_counted(samples, serve, tmp_path):
+    """A correction, or a sample, that is not begun any more: what came before it was paid for."""
+    from agents.episode import write_episodes
+    from agents.outage import HaltedError
+    from teachers.score_file import score_file
+
+    server = serve({"it": ["prose"] if samples == 1 else []})
+    path, out = tmp_path / "e.jsonl", tmp_path / "v.jsonl"
+    write_episodes(path, cases("it"))
+    options = {"samples": samples, "temperature": 1.0}
+    judge = judge_at(server, **options)
+    ask, asked = judge.api.ask, []
+
+    async def once(*arguments, **given):
+        asked.append(None)
+        if len(asked) > 1:
+            raise HaltedError("nothing more is asked")
+        return await ask(*arguments, **given)
+
+    judge.api.ask = once
+    [verdict] = score_file(judge, path, out)
+    assert verdict.error.startswith("nothing more is asked") or samples > 1
+    assert (verdict.score, verdict.prompt_tokens) == (None, PROMPT_TOKENS)
+    [verdict] = score_file(judge_at(server, **options), path, out)
+    assert verdict.score == 7
+    assert verdict.prompt_tokens == server.charged.total() * PROMPT_TOKENS
+
+
+def test_an_api_is_not_asked_about_an_episode_of_which_nothing_would_be_shown(serve):
+    server = serve()
+    judge = judge_at(server, max_episode_tokens=1_000)
+    [verdict] = score(judge, [make_episode(*["case:it and a long message " * 20] * 200)])
+    assert "next to nothing of a message" in verdict.error
+    assert server.bodies == []
