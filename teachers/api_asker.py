@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agents.outage import HaltedError, OutageError
 from agents.vllm_sampling import seed_of
-from teachers.asking import Answer, Ask, Writer
+from teachers.asking import Answer, Ask, Writer, too_bare
 from teachers.digits import digits_among
 from teachers.protocol import JudgeStopError
 from teachers.shortening import Room, estimated_tokens
@@ -59,36 +59,48 @@ class APIAsker:
 
     async def talk(self, writer: Writer[_T], samples: int = 1) -> list[Answer[_T]]:
         """``samples`` answers for one writer; to be run by ``api.run``. Raises as ``ask``."""
-        asked = writer.write(Room(self.max_episode_tokens * writer.episodes))
+        room = Room(self.max_episode_tokens * writer.episodes)
+        asked = writer.write(room)
+        if asked.bare:
+            return [Answer(fault=too_bare(room)) for _ in range(samples)]
         # The most that may be spent: both replies of each sample, and the correction.
         length = self._limit(asked)
         prompt = estimated_tokens(asked.system + asked.message) + _FRAME
         prompt = 2 * prompt + length + estimated_tokens(asked.form) + 150
         async with self.spending.reserved(samples * prompt, samples * 2 * length):
+            answers: list[Answer[_T]] = [Answer() for _ in range(samples)]
+            stops: Sequence[BaseException | None]
             if samples == 1:  # a task of its own would take time
-                return [await self._one(asked, 0)]
-            talks = (self._one(asked, number) for number in range(samples))
-            # All come to their end, whatever becomes of one: what they spend is counted.
-            ended = await asyncio.gather(*talks, return_exceptions=True)
-        answers: list[Answer[_T]] = []
-        for end in ended:
-            if isinstance(end, BaseException):
-                raise end
-            answers.append(end)
+                stops = [await self._one(asked, answers[0], 0)]
+            else:
+                # All come to their end, whatever becomes of one: what they spend is counted.
+                talks = (self._one(asked, answer, n) for n, answer in enumerate(answers))
+                stops = await asyncio.gather(*talks, return_exceptions=True)
+        stopped = next((stop for stop in stops if stop is not None), None)
+        if stopped is not None:
+            paid = any(answer.prompt_tokens for answer in answers)
+            if not paid or not isinstance(stopped, JudgeStopError):
+                raise stopped
+            # Something was paid for already, and counts. What was asked for is not complete: it
+            # is an error, and asked for again; the next question tells that there is no use.
+            for answer in answers:
+                answer.value, answer.fault = None, str(stopped)
+                answer.partial.clear()
         return answers
 
-    async def _one(self, asked: Ask[_T], number: int) -> Answer[_T]:
-        """The answer of one sample."""
+    async def _one(self, asked: Ask[_T], answer: Answer[_T], number: int) -> JudgeStopError | None:
+        """Have the answer of one sample written; what stopped it, where something did."""
         from agents.chat_api import FailedError, RefusedError
 
-        answer: Answer[_T] = Answer()
         try:
             await self._converse(asked, answer, number)
         except (FailedError, OutageError) as error:
             answer.fault, answer.value = str(error), None
         except (RefusedError, HaltedError) as error:
-            raise JudgeStopError(str(error)) from error
-        return answer
+            return JudgeStopError(str(error))
+        except JudgeStopError as error:
+            return error
+        return None
 
     async def _converse(self, asked: Ask[_T], answer: Answer[_T], number: int) -> None:
         """Ask for a reply, once more where it cannot be used."""
@@ -110,8 +122,10 @@ class APIAsker:
             answer.completion_tokens += completion
             text = self.api.without_key(reply.text)
             if answer.take(asked, text, reply.stop):
-                if asked.digit is not None and answer.value is not None:
-                    answer.distribution = _at_score(reply, asked.digit(answer.value))
+                # Where a key was blotted out, places in the text are no longer those of the tokens.
+                digit = asked.digit if text == reply.text else None
+                if digit is not None and answer.value is not None:
+                    answer.distribution = _at_score(reply, digit(answer.value))
                 return
             messages += [
                 {"role": "assistant", "content": text},
@@ -123,7 +137,7 @@ class APIAsker:
 
         Raises ``JudgeStopError`` where there is a budget and the API does not say.
         """
-        if self.spending.limited and reply.prompt_tokens is None:
+        if self.spending.limited and None in (reply.prompt_tokens, reply.completion_tokens):
             raise JudgeStopError("the API does not say what it charges: a budget cannot be kept")
         prompt, completion = reply.prompt_tokens or 0, reply.completion_tokens or 0
         self.spending.add(prompt, completion)
@@ -137,8 +151,9 @@ def _at_score(reply: ChatReply, before: str) -> tuple[float, ...] | None:
     """The ten probabilities where the score stands, ``before`` the text up to it."""
     written = b"".join(token for token, _ in reply.tokens)
     text = reply.text.encode("utf-8", "surrogatepass")
-    # Some servers list tokens that the text leaves out: a thinking block, the end of turn.
-    shift = written.find(text)
+    # Some servers list tokens that the text leaves out: a thinking block, which may hold a draft of
+    # the very same text, and the end of turn.
+    shift = written.rfind(text)
     if not before or shift < 0:
         return None
     place = shift + len(before.encode("utf-8", "surrogatepass"))

@@ -33,10 +33,17 @@ class Ask(Generic[_T]):
     parse: Callable[[str], _T]
     digit: Callable[[_T], str] | None = None
     max_tokens: int | None = None
+    bare: bool = False
+    """Whether so little of the material is shown that it is no use to ask."""
 
     def correction(self, fault: str) -> str:
         """The message that shows a model what is wrong with its reply."""
         return _CORRECTION.format(fault=fault, form=self.form)
+
+
+def too_bare(room: Room) -> str:
+    """The fault of an ``Ask`` that is ``bare`` in this room."""
+    return f"next to nothing of a message or of the task would be shown in {room.tokens} tokens"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from agents.protocol import Backend, Request, capabilities_of
-from teachers.asking import Answer, Ask, Writer
+from teachers.asking import Answer, Ask, Writer, too_bare
 from teachers.digits import digit_tokens, probabilities
 from teachers.shortening import Room
 
@@ -40,7 +40,8 @@ class BackendAsker:
         self.repeat = 0
         self.schema = able.schema
         self.logprobs: Any = offered.next_token_logprobs if able.next_token_logprobs else None
-        self._context = int(getattr(backend, "context_length", 1 << 30))
+        #: The most tokens of a prompt and its reply.
+        self.context = int(getattr(backend, "context_length", 1 << 30))
         self._lock = threading.Lock()
 
     def ask(self, writers: Sequence[Writer[_T]], samples: int = 1) -> list[Answer[_T]]:
@@ -75,11 +76,14 @@ class BackendAsker:
         """The question and its token ids, shortened until it fits; no ids, and why, if never."""
         tokens = self.max_episode_tokens * writer.episodes
         while True:
-            asked = writer.write(Room(tokens, self._count))
+            room = Room(tokens, self._count)
+            asked = writer.write(room)
+            if asked.bare:
+                return asked, [], too_bare(room)
             ids = list(self.backend.dialect.open(asked.message, asked.system))
             # A second reply and the correction before it must fit too.
             beside = 2 * self._limit(asked) + self._count(asked.form) + 200
-            excess = len(ids) + beside - self._context
+            excess = len(ids) + beside - self.context
             if excess <= 0:
                 return asked, ids, ""
             tokens = min(tokens, self._count(asked.message)) - max(excess, _MIN_ROOM // 4)
@@ -121,7 +125,7 @@ class BackendAsker:
             told = case.asked.correction(answer.fault)
             follow = self.backend.dialect.follow(completion.ids, told)
             longer = [*case.ids, *completion.ids, *follow]
-            if len(longer) + self._limit(case.asked) <= self._context:
+            if len(longer) + self._limit(case.asked) <= self.context:
                 case.ids = longer
                 again.append(case)
         return again

@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class VerdictCache:
         )
         # Readers and a writer do not wait for one another; a kill loses no verdict, a power cut
         # the last ones at most.
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(_MAKE)
         self._connection, self._process = connection, os.getpid()
@@ -100,6 +101,19 @@ class VerdictCache:
     def _unusable(self, what: str, error: Exception) -> OVDError:
         reason = reason_of(error) if isinstance(error, OSError) else str(error)
         return OVDError(f"{self.path}: the verdict cache cannot be {what} ({reason})")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Set the journal mode. SQLite itself does not wait there for another process that sets it."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 _MAKE = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, verdict TEXT) WITHOUT ROWID"

@@ -10,6 +10,10 @@ from itertools import takewhile
 from agents.episode import Episode
 from teachers.shortening import MAX_EPISODE_TOKENS, Part, Room, shortened, what_was_left_out
 
+#: Characters of a message that are shown at least, if it is not shorter: else there is nothing to
+#: judge.
+_LEAST_SHOWN = 16
+
 _LEFT_OUT = """
 
 To save room, {what} were left out; a line of structure says where. What is not shown speaks \
@@ -30,6 +34,8 @@ class Fenced:
     """How much of what is not shown for want of room, in words."""
     ids: tuple[str, ...] = ()
     """Of a group, the id of each episode, in order: no content contains one of them either."""
+    bare: bool = False
+    """Whether next to nothing of a message, or of the task, is shown for want of room."""
 
 
 def fence(episode: Episode, *, show_gold: bool = True, room: Room | None = None) -> Fenced:
@@ -116,7 +122,11 @@ def _fenced(
         whose = "" if owner is None else f"episode {ids[owner]}: "
         lines += [f"--- {mark} {whose}{part.label} ---", *one.lines(mark)]
     lines.append(f"=== {mark} end ===")
-    return Fenced(mark, "\n".join(lines), what_was_left_out(parts, shown), tuple(ids))
+    bare = any(
+        one.left_out and part.kind != "observation" and len(one.head + one.tail) < _LEAST_SHOWN
+        for part, one in zip(parts, shown, strict=True)
+    )
+    return Fenced(mark, "\n".join(lines), what_was_left_out(parts, shown), tuple(ids), bare)
 
 
 def _last_message(parts: Sequence[Part]) -> int:

@@ -89,6 +89,7 @@ def rubric_ask(demonstration: Episode, attempt: Episode, room: Room) -> Ask[Indu
         form,
         _schema(mark),
         lambda text: parse_rubric(text, mark),
+        bare=fenced.bare,
     )
 
 

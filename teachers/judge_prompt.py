@@ -76,6 +76,7 @@ class Prompting:
             lambda text: parse_reply(text, mark, turns),
             digit=lambda reply: reply.before_score,
             max_tokens=self.max_tokens + _TURN_TOKENS * (turns or 0),
+            bare=fenced.bare,
         )
 
     def ask_group(self, episodes: Sequence[Episode], room: Room) -> Ask[dict[int, Reply]]:
@@ -98,6 +99,7 @@ class Prompting:
             _object({"id": _one_of([mark]), "episodes": _object(schemas)}),
             lambda text: _by_place(text, mark, turns),
             max_tokens=sum(self.max_tokens + _TURN_TOKENS * (n or 0) for n in turns.values()),
+            bare=fenced.bare,
         )
 
     def _turns(self, episode: Episode) -> int | None:

@@ -73,6 +73,7 @@ def parse_group(text: str, mark: str, turns: Mapping[str, int | None]) -> dict[s
     if given is _TWICE:
         raise Fault("a key stands twice")
     if not isinstance(given, dict):
+        _check_twice(given)
         raise Fault(f'"episodes" is {shown(given)}, expected an object with the ids as its keys')
     replies: dict[str, Reply] = {}
     faults = [f"there is no episode {name[:40]!r}" for name in given if name not in turns]

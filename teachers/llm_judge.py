@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Unpack
 
 from agents.episode import Episode
@@ -61,6 +63,7 @@ class LLMJudge(ModelJudge):
         self.backend = backend
         self.reply = reply
         self.batch_size = batch_size
+        self._weights = _files(backend.name)
         self._asker = BackendAsker(
             backend,
             temperature=temperature,
@@ -85,10 +88,11 @@ class LLMJudge(ModelJudge):
 
     @property
     def fingerprint(self) -> str:
-        """Everything that a verdict depends on; the model by its backend's name."""
+        """Everything that a verdict depends on; the model by its name, and its folder's files."""
         model = getattr(self.backend, "fingerprint", self.backend.name)
-        able = (self._asker.logprobs is not None, self._asker.schema)
-        return self._fingerprint("llm/3", f"{model!r} {able}")
+        weights = (self._weights, getattr(self.backend, "version", 0))
+        able = (self._asker.logprobs is not None, self._asker.schema, self._asker.context)
+        return self._fingerprint("llm/4", f"{model!r} {weights} {able}")
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
         """One verdict for every episode. What the backend raises goes up."""
@@ -114,6 +118,16 @@ class LLMJudge(ModelJudge):
             self._verdict(episode, self._of(answers, number), seconds)
             for number, episode in enumerate(episodes)
         ]
+
+
+def _files(model: str) -> str:
+    """What tells the files of a model's folder from those that replace them; empty for a name."""
+    try:
+        found = [(path.name, path.stat()) for path in sorted(Path(model).iterdir())]
+    except (OSError, ValueError):
+        return ""  # an alias, or a name on the hub
+    told = repr([(name, one.st_size, one.st_mtime_ns) for name, one in found])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _read_digit(answer: Answer[Reply]) -> None:

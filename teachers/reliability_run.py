@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.episode import Episode, read_episodes
+from agents.episode import read_episodes
 from ovd_envs.statistics import mean_interval
 from teachers.protocol import Judge
 from teachers.ranking import Estimate
@@ -15,6 +15,7 @@ from teachers.reliability import DEFAULT_THETA, Judged, Order, Reliability, reli
 from teachers.score import score
 from teachers.score_file import Identity, score_file
 from teachers.verdict import Verdict
+from teachers.whole_groups import Grouping
 
 
 def measure(
@@ -77,12 +78,15 @@ def order_effect(judge: Judge, episodes: str | Path) -> tuple[Order | None, str]
     """
     if not getattr(judge, "scores_groups", False):
         return None, "the judge reads each episode by itself"
-    groups: dict[str, list[Episode]] = {}
-    for episode in read_episodes(episodes):
-        groups.setdefault(episode.group, []).append(episode)
+    everything = list(read_episodes(episodes))
+    # The very groups that it was asked for: a group's name may come again, of another agent.
+    groups = [
+        [everything[place] for place in places]
+        for places in Grouping.of_episodes(everything).groups
+    ]
     changes: list[float] = []
     later: list[float] = []
-    for group in groups.values():
+    for group in groups:
         if len(group) < 2:
             continue
         first = score(judge, group)

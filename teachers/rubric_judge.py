@@ -280,6 +280,7 @@ def check_ask(episode: Episode, rubric: InducedRubric, room: Room) -> Ask[list[b
         form,
         schema,
         lambda text: _parse_passed(text, mark, count),
+        bare=fenced.bare,
     )
 
 

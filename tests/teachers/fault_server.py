@@ -198,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
             "created": 1,
             "model": "m",
             "choices": [choice],
-            **({"usage": usage} if server.usage else {}),
+            **({"usage": usage if server.usage is True else server.usage} if server.usage else {}),
         }
 
     def _send(self, status, answer, headers=None):

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sqlite3
 import stat
+import threading
 from dataclasses import replace
 
 import pytest
@@ -202,6 +203,20 @@ def test_two_processes_share_one_folder(cache):
     assert len(entries(cache)) == 5
     for index in range(5):
         assert cache.get(Judge(), make_episode(f"text {index}")).score in (1, 2)
+
+
+def test_processes_that_begin_a_folder_at_the_same_time_wait_for_one_another(cache):
+    """SQLite gives up at once where the journal's mode is set while another process writes."""
+    cache.folder.mkdir()
+    other = sqlite3.connect(cache.path, isolation_level=None, check_same_thread=False)
+    with contextlib.closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE begun (x)")
+        ends = threading.Timer(0.3, other.execute, ["COMMIT"])
+        ends.start()
+        cache.put(Judge(), make_episode("a"), Verdict("e", "counting", 7.0))
+        ends.join()
+    assert cache.get(Judge(), make_episode("a")).score == 7
 
 
 def test_real_judges_have_fingerprints():

@@ -1,5 +1,6 @@
 """What each misbehaviour of a judge's API becomes, as docs/judge.md says it, over real HTTP."""
 
+import math
 import re
 import socket
 import threading
@@ -18,6 +19,7 @@ from tests.teachers.fault_server import (
     STATUSES,
     TEXTS,
     FaultServer,
+    reply_text,
 )
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "judge.md"
@@ -396,3 +398,74 @@ def test_what_an_error_cost_stays_counted(serve, tmp_path):
     assert sum(v.prompt_tokens for v in verdicts) == 4 * PROMPT_TOKENS
     assert judge.spending.money == pytest.approx(4 * COST)
     assert server.charged.total() == 4
+
+
+def by_character(text):
+    """One token a character, each its own likeliest alternative; a digit is 2 or 3 by its place."""
+
+    def token(character, logprob):
+        return {"token": character, "logprob": logprob, "bytes": list(character.encode())}
+
+    listed = []
+    for place, character in enumerate(text):
+        likeliest = "23" if character.isdigit() else character
+        others = [token(other, -2.0 - place / 100) for other in likeliest]
+        listed.append({**token(character, -0.1), "top_logprobs": others})
+    return listed
+
+
+def test_the_digits_are_those_of_the_reply_and_not_of_a_draft_in_the_thoughts(serve):
+    server = serve(logprobs=lambda text: by_character(f"<think>{text}</think>{text}<|end|>"))
+    [verdict] = score(judge_at(server), cases("it"))
+    place = len("<think></think>") + 2 * len(reply_text("0" * 8)) - len("7}")
+    assert verdict.distribution[2] == pytest.approx(math.exp(-2.0 - place / 100))
+
+
+def test_no_digits_are_read_where_the_places_have_moved(serve, monkeypatch):
+    """A reply that quotes the key: it is blotted out, and the text has another length."""
+    monkeypatch.setenv("OPENAI_API_KEY", "Sound")
+    [verdict] = score(judge_at(serve(logprobs=by_character)), cases("it"))
+    assert (verdict.score, verdict.reason, verdict.distribution) == (7, "[key].", None)
+
+
+def test_a_budget_needs_the_tokens_of_replies_too(serve):
+    server = serve(usage={"prompt_tokens": 100, "total_tokens": 120})
+    with pytest.raises(JudgeStopError, match="does not say what it charges"):
+        score(judge_at(server, budget_tokens=100_000), cases("it"))
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_what_was_paid_before_a_stop_stays_counted(samples, serve, tmp_path):
+    """A correction, or a sample, that is not begun any more: what came before it was paid for."""
+    from agents.episode import write_episodes
+    from agents.outage import HaltedError
+    from teachers.score_file import score_file
+
+    server = serve({"it": ["prose"] if samples == 1 else []})
+    path, out = tmp_path / "e.jsonl", tmp_path / "v.jsonl"
+    write_episodes(path, cases("it"))
+    options = {"samples": samples, "temperature": 1.0}
+    judge = judge_at(server, **options)
+    ask, asked = judge.api.ask, []
+
+    async def once(*arguments, **given):
+        asked.append(None)
+        if len(asked) > 1:
+            raise HaltedError("nothing more is asked")
+        return await ask(*arguments, **given)
+
+    judge.api.ask = once
+    [verdict] = score_file(judge, path, out)
+    assert verdict.error.startswith("nothing more is asked") or samples > 1
+    assert (verdict.score, verdict.prompt_tokens) == (None, PROMPT_TOKENS)
+    [verdict] = score_file(judge_at(server, **options), path, out)
+    assert verdict.score == 7
+    assert verdict.prompt_tokens == server.charged.total() * PROMPT_TOKENS
+
+
+def test_an_api_is_not_asked_about_an_episode_of_which_nothing_would_be_shown(serve):
+    server = serve()
+    judge = judge_at(server, max_episode_tokens=1_000)
+    [verdict] = score(judge, [make_episode(*["case:it and a long message " * 20] * 200)])
+    assert "next to nothing of a message" in verdict.error
+    assert server.bodies == []

@@ -536,3 +536,17 @@ def test_a_cascade_has_no_use_for_it():
     ):
         CascadeJudge("outcome", LLMJudge(Model(), group=True))
     assert CascadeJudge(LLMJudge(Model(), group=True), "outcome").scores_groups
+
+
+def test_a_list_with_a_key_that_stands_twice_fails_alone(make):
+    """A fault of one group's reply is that group's: the others of its batch have their scores."""
+
+    def write(mark, said):
+        if "I say 1" in said.values():
+            return f'{{"id": "{mark}", "episodes": [{{"score": 9, "score": 9}}]}}'
+        return fair(mark, said)
+
+    judge, _ = make(write)
+    verdicts = score(judge, [*group_of(1, 2), *group_of(3, 4, task=1, group="1")])
+    assert [v.score for v in verdicts] == [None, None, 3, 4]
+    assert "a key stands twice" in verdicts[0].error

@@ -327,3 +327,35 @@ def test_a_judge_by_name_needs_a_model():
         load_llm_judge()
     with pytest.raises(OVDError, match="did you mean 'math'"):
         load_llm_judge("smollm2-135m", rubric="maths")
+
+
+@pytest.mark.parametrize(("turns", "tokens"), [(40, 1_000), (2, 10)])
+def test_an_episode_of_which_nothing_would_be_shown_is_not_judged(
+    turns, tokens, scripted_backend, episode
+):
+    """What the notes take of so many messages leaves no room for the messages themselves."""
+    backend = scripted_backend(good())
+    judge = LLMJudge(backend, max_episode_tokens=tokens)
+    [verdict] = score(judge, [episode(*["x" * 300] * turns, observation="Q")])
+    assert f"would be shown in {tokens} tokens" in verdict.error
+    assert backend.requests == []
+    together = LLMJudge(backend, max_episode_tokens=tokens, group=True)
+    [verdict] = score(together, [episode(*["x" * 300] * turns, observation="Q")])
+    assert verdict.failed
+    assert backend.requests == []
+
+
+def test_the_fingerprint_changes_with_the_weights_and_the_context(scripted_backend, tmp_path):
+    backend = scripted_backend(good())
+    backend.name = str(tmp_path)
+    prints = {LLMJudge(backend).fingerprint}
+    (tmp_path / "model.safetensors").write_bytes(b"first")
+    prints.add(LLMJudge(backend).fingerprint)
+    assert LLMJudge(backend).fingerprint in prints
+    (tmp_path / "model.safetensors").write_bytes(b"trained further")
+    prints.add(LLMJudge(backend).fingerprint)
+    backend.version = 3
+    prints.add(LLMJudge(backend).fingerprint)
+    backend.context_length = 6_000
+    prints.add(LLMJudge(backend).fingerprint)
+    assert len(prints) == 5

@@ -212,3 +212,16 @@ def test_the_page_is_whole_by_itself_and_escapes(judged):
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ET.fromstring(svg)
     assert text.count("<svg") == 4
+
+
+def test_the_order_is_that_within_each_group_that_the_judge_reads(tmp_path):
+    """Two agents may have groups of the same name, and an episode in error is in no group."""
+    write_episodes(
+        tmp_path / "e.jsonl",
+        [
+            *[make_episode("x", index=i, agent=a) for a in "ab" for i in range(2)],
+            make_episode("x", index=2, agent="a", error="died"),
+        ],
+    )
+    found, _ = order_effect(Favours(1), tmp_path / "e.jsonl")
+    assert (found.episodes, found.change, found.later.value) == (4, 1, 1)

@@ -228,7 +228,7 @@ def test_what_is_too_long_is_shortened_and_what_does_not_fit_is_an_error(shown):
     assert "characters left out" in model.prompts("verifier")[0]
     model.context_length = 1_000
     [verdict] = score(judge_of(shown, model), [task_episode(1, "x")])
-    assert "does not fit" in verdict.error
+    assert "not fit the judge's context" in verdict.error
 
 
 def test_a_reply_is_held_to_its_schema_where_the_backend_can(shown):
