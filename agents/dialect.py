@@ -77,8 +77,10 @@ class Dialect(ABC):
     def next_turn(self, episode: Episode, system: str | None = None) -> tuple[Segment, list[int]]:
         """Where the next turn of ``episode`` is written, and the given ids that precede it there.
 
-        A segment that is not among the episode's own yet is new.
+        A segment that is not among the episode's own yet is new. ``system`` takes the place of
+        the environment's own system message.
         """
+        system = episode.system if system is None else system
         if not episode.segments:
             return Segment(), self.open(episode.observation, system)
         last = episode.segments[-1]
@@ -156,6 +158,7 @@ class Dialect(ABC):
         Where another began the episode (``kept``), the tokens that it has of those turns stay as
         they are, and the rest goes on from there.
         """
+        system = episode.system if system is None else system
         kept = episode.kept if episode.segments else 0
         again = replace(
             episode,
