@@ -31,7 +31,8 @@ def test_a_judge_learns_by_heart_and_is_asked_for_just_that(tmp_path):
         "env": "ovd/Judging-v0",
         "env_options": {
             **{name: str(tmp_path / f"{name}.jsonl") for name in ("episodes", "verdicts")},
-            **{"rubric": str(tmp_path / "rubric.md"), "show_gold": False},
+            "rubric": str(tmp_path / "rubric.md"),
+            "show_gold": False,
         },
         "algorithm": "sft",
         "demonstrator": {"name": "judging", "working": "split"},

@@ -389,15 +389,18 @@ def test_imitation_learns_the_same_whether_the_student_acts_or_not(
 
     algorithms.register("acting sft", Acting)
     learned, step = [], Learner.step
-    monkeypatch.setattr(
-        Learner, "step", lambda self, rows, n: (learned.append(rows), step(self, rows, n))[1]
-    )
     asked, generate = [], TransformersBackend.generate
-    monkeypatch.setattr(
-        TransformersBackend,
-        "generate",
-        lambda self, requests: (asked.append(len(requests)), generate(self, requests))[1],
-    )
+
+    def learn(self, rows, number):
+        learned.append(rows)
+        return step(self, rows, number)
+
+    def sample(self, requests):
+        asked.append(len(requests))
+        return generate(self, requests)
+
+    monkeypatch.setattr(Learner, "step", learn)
+    monkeypatch.setattr(TransformersBackend, "generate", sample)
     runs = []
     for name in ("acting sft", "sft"):
         changes = {"algorithm": name, "evaluation": {"tasks": 0}, "optimizer": {"steps": 3}}
