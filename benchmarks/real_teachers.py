@@ -26,7 +26,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,10 @@ def served(run: Path, name: str, log: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    more = ["--served-model-name", name, "--enforce-eager", "--dtype", "bfloat16"]
+    more = ["--enforce-eager", "--dtype", "bfloat16"]
     more += ["--max-num-seqs", "64", "--max-model-len", "1024"]
     model = find_source(str(run)).model
-    command, environment = server_command(model, host="127.0.0.1", port=port, more=more)
+    command, environment = server_command(model, name=name, host="127.0.0.1", port=port, more=more)
     # Two servers and a trainer share the memory: one GiB of keys and values is enough here.
     environment = {**environment, "VLLM_CPU_KVCACHE_SPACE": "1", **os.environ}
     with log.open("ab") as said:
@@ -142,7 +142,7 @@ class Unheld:
         self.context_length = backend.context_length
         self.capabilities: Capabilities = replace(backend.capabilities, schema=False)
 
-    def generate(self, requests: list[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """As the backend."""
         return self._backend.generate(requests)
 
@@ -156,24 +156,29 @@ def judge_reliability(out: Path, address: str, exact: int) -> dict[str, Any]:
     common: dict[str, Any] = {"show_gold": False, "max_tokens": 128}
     results: dict[str, Any] = {}
 
-    def ask(name: str, judge: Any, asked: list[Episode]) -> None:
-        file = folder / f"asked-{name}.jsonl"
-        write_episodes(file, asked)
-        began = time.perf_counter()
-        verdicts = score_file(judge, file, folder / f"said-{name}.jsonl")
-        seconds = time.perf_counter() - began
-        results[name] = {**figures(asked, verdicts, reference), "seconds": round(seconds, 1)}
+    def ask(name: str, make: Callable[[], Any], asked: list[Episode]) -> None:
+        kept = folder / f"asked-{name}.json"
+        if not kept.is_file():
+            write_episodes(folder / f"asked-{name}.jsonl", asked)
+            judge, began = make(), time.perf_counter()
+            files = folder / f"asked-{name}.jsonl", folder / f"asked-{name}.verdicts.jsonl"
+            verdicts = score_file(judge, *files)
+            seconds = round(time.perf_counter() - began, 1)
+            found = {**figures(asked, verdicts, reference), "seconds": seconds}
+            kept.write_text(json.dumps(found, indent=2) + "\n")
+        results[name] = json.loads(kept.read_text())
 
-    api = f"openai:{address}/v1"
-    held = make_judge("llm", model="judge", backend=api, rubric=str(RUBRIC), **common)
-    ask("held to a schema", held, episodes)
-    backend = VLLMServerBackend.load(model, address=address)
-    rubric = load_rubric(str(RUBRIC))
-    ask("free", LLMJudge(Unheld(backend), rubric=rubric, batch_size=64, **common), episodes)
-    backend.close()
+    def free() -> LLMJudge:
+        backend = Unheld(VLLMServerBackend.load(model, address=address))
+        return LLMJudge(backend, rubric=load_rubric(str(RUBRIC)), batch_size=64, **common)
+
+    named = {"rubric": str(RUBRIC), **common}
+    api = {"model": "judge", "backend": f"openai:{address}/v1", "concurrency": 64, **named}
+    ask("held-to-schema", lambda: make_judge("llm", **api), episodes)
+    ask("free", free, episodes)
     # Every n-th, so that all stages and tasks are among them.
     some = episodes[:: max(1, len(episodes) // exact)][:exact]
-    ask("all ten digits", make_judge("llm", model=model, rubric=str(RUBRIC), **common), some)
+    ask("exact-digits", lambda: make_judge("llm", model=model, **named), some)
     return results
 
 
