@@ -20,7 +20,7 @@ def judging_files(folder):
     """Files in the place of those that a benchmark makes, as keys of the configuration."""
     episodes = [
         make_episode(f"\\boxed{{{n}}}", observation=f"What is {n} + 0?", group=str(n))
-        for n in range(30)
+        for n in range(60)
     ]
     write_episodes(folder / "episodes.jsonl", episodes)
     rows = [{**verdict.to_dict(), "key": "k"} for verdict in StepJudge().judge(episodes)]

@@ -5,10 +5,12 @@ import json
 import pytest
 
 from agents.episode import write_episodes
+from agents.student_source import readers
 from teachers import make_judge, score
 from teachers.step_judge import StepJudge
 from tests.teachers.conftest import make_episode
 from tests.tiny import tiny_model, tiny_tokenizer
+from training.commands import _run_student
 from training.config import parse_config
 from training.trainer import Trainer
 
@@ -44,6 +46,7 @@ def test_a_judge_learns_by_heart_and_is_asked_for_just_that(tmp_path):
         "threads": 1,
     }
     Trainer(parse_config(config), run).train()
+    assert _run_student in readers  # a run's folder is a model
     judge = make_judge(
         "llm", model=str(run), rubric=str(tmp_path / "rubric.md"), show_gold=False, max_tokens=200
     )
