@@ -24,7 +24,7 @@ from teachers.verdict import MAX_SCORE, Verdict
 from teachers.verdict_log import read_verdicts
 
 #: What the demonstrator ``judging`` needs to know of the judged episode's task.
-_SHOWN = ("solution", "operands", "rationale", "level", "kind")
+_SHOWN = ("solution", "operands", "level", "kind")
 
 
 class JudgingEnv(TextEnv):
@@ -61,9 +61,7 @@ class JudgingEnv(TextEnv):
         render_mode: str | None = None,
     ) -> None:
         tasks = judging_tasks(episodes, verdicts, rubric=load_rubric(rubric), show_gold=show_gold)
-        super().__init__(
-            tasks, split=split, budget=Budget.beside(budget, turns=1), render_mode=render_mode
-        )
+        super().__init__(tasks, split=split, budget=budget, render_mode=render_mode)
 
     def observe(self, task: Task) -> str:
         """The fenced episode and how to reply; the rubric is the system message."""
