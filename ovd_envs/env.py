@@ -382,7 +382,7 @@ class TextEnv(gymnasium.Env[str, str], ABC):
 
 
 #: What ``TextEnv`` keeps of an episode, beside its past, its clock and its random numbers.
-_EPISODE = ("_done", "_turn", "_characters", "_tokens", "_transcript")
+_EPISODE = ("system", "_done", "_turn", "_characters", "_tokens", "_transcript")
 
 
 def _shortened(text: str) -> str:

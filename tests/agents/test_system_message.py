@@ -81,3 +81,19 @@ def test_an_api_is_told_and_kept_turns_keep_it():
     assert messages_of(episode)[0] == {"role": "system", "content": "Be number 0."}
     assert messages_of(episode)[1] == {"role": "user", "content": "question 0"}
     assert keep_turns(episode, 1).system == "Be number 0."
+
+
+def test_a_state_put_back_brings_its_message():
+    class Kept(Told):
+        def save_state(self):
+            return None
+
+        def load_state(self, state):
+            pass
+
+    for world in (Told, Kept):
+        env, other = world(), world()
+        env.reset(options={"task": "t/2"})
+        other.reset(options={"task": "t/1"})
+        other.restore(env.snapshot())
+        assert other.system == "Be number 2."
