@@ -158,7 +158,6 @@ class Dialect(ABC):
         Where another began the episode (``kept``), the tokens that it has of those turns stay as
         they are, and the rest goes on from there.
         """
-        system = episode.system if system is None else system
         kept = episode.kept if episode.segments else 0
         again = replace(
             episode,

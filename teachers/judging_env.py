@@ -117,18 +117,19 @@ def _read(
 ) -> ListTasks:
     """The tasks of the files as they are, of which ``stamps`` tells."""
     scored = {verdict.episode: verdict for verdict in read_verdicts(verdicts)}
-    splits: dict[str, dict[str, Task]] = {"train": {}, "test": {}}
+    train: dict[str, Task] = {}
+    test: dict[str, Task] = {}
     for episode in read_episodes(episodes):
         verdict = scored.get(episode.id)
         if verdict is None or verdict.score is None or episode.error is not None:
             continue
         task = _task(episode, verdict, rubric, show_gold=show_gold)
         asked = " ".join(episode.task.question.casefold().split())
-        test = stable_hash(asked) % TEST_SHARE == 0
-        splits["test" if test else "train"].setdefault(task.id, task)
-    if not any(splits.values()):
+        split = test if stable_hash(asked) % TEST_SHARE == 0 else train
+        split.setdefault(task.id, task)
+    if not train and not test:
         raise TaskError(f"{episodes}: expected an episode with a score in {verdicts}, found none")
-    return ListTasks("judging", **{name: found.values() for name, found in splits.items()})
+    return ListTasks("judging", train=train.values(), test=test.values())
 
 
 def _task(episode: Episode, verdict: Verdict, rubric: str, *, show_gold: bool) -> Task:

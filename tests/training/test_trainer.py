@@ -413,6 +413,10 @@ def test_imitation_learns_the_same_whether_the_student_acts_or_not(
     assert all(learned)
     one, other = (load_file(run.latest_model() / "model.safetensors") for run in runs)
     assert all(torch.equal(one[name], other[name]) for name in one)
+    for acted, imitated in zip(*(run.groups(2) for run in runs), strict=True):
+        for slot, shown in imitated.teacher.items():
+            # Each place of a group is shown another episode: the wording hangs on the seed.
+            assert shown.seed == acted.teacher[slot].seed == acted.student[slot].episode.seed
     for row in runs[1].metrics():
         assert (row["student_episodes"], row["teacher_episodes"], row["reward"]) == (0, 4, None)
         assert row["demonstrations_not_better"] == 0
