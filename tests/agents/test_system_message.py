@@ -2,6 +2,7 @@
 
 from agents.chat_dialect import ChatDialect
 from agents.episode import Episode, Turn
+from agents.inline_dialect import InlineDialect
 from agents.kept_turns import keep_turns
 from agents.openai_backend import messages_of
 from agents.protocol import Act
@@ -10,6 +11,7 @@ from agents.student import Student
 from ovd_envs.env import Reply, TextEnv
 from ovd_envs.task import ListTasks, Task
 from tests.agents.test_student import Recorder
+from tests.chat_templates import made_tokenizer
 from tests.tiny import tiny_tokenizer
 
 TASKS = [Task(f"t/{i}", f"question {i}", (str(i),)) for i in range(4)]
@@ -97,3 +99,18 @@ def test_a_state_put_back_brings_its_message():
         other.reset(options={"task": "t/1"})
         other.restore(env.snapshot())
         assert other.system == "Be number 2."
+
+
+def test_every_dialect_and_every_turn_has_it():
+    """Inline, and a template that writes the conversation anew for each turn."""
+    told = Episode(TASKS[0], "e", "s", observation="q", system="Be brief.")
+    told.turns = [Turn("<think>\nhm\n</think>\n\na", "go on"), Turn("b")]
+    inline = InlineDialect(tiny_tokenizer())
+    [segment] = inline.segments(told)
+    prompt = inline.open("q", "Be brief.")
+    assert segment.ids[: len(prompt)] == prompt != inline.open("q")
+    thinking = ChatDialect(made_tokenizer("qwen3"))
+    segments = thinking.segments(told)
+    assert len(segments) == 2
+    for segment in segments:
+        assert "Be brief." in thinking.tokenizer.decode(segment.ids)
