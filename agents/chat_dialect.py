@@ -108,8 +108,10 @@ class ChatDialect(Dialect):
     def next_turn(self, episode: Episode, system: str | None = None) -> tuple[Segment, list[int]]:
         """Where the next turn of ``episode`` is written, and the given ids that precede it there.
 
-        A segment that is not among the episode's own yet is new.
+        A segment that is not among the episode's own yet is new. ``system`` takes the place of
+        the environment's own system message.
         """
+        system = episode.system if system is None else system
         forms = self._template.forms(system)
         if not episode.turns or (forms.only_grow and self._template.keeps_thoughts):
             return super().next_turn(episode, system)

@@ -27,7 +27,7 @@ from agents.command_options import (
     choose_pace,
 )
 from agents.play_command import play
-from agents.student_source import ChosenStudent, choose_student
+from agents.student_source import ChosenStudent, choose_student, find_source
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 
@@ -284,9 +284,7 @@ def _print_summary(summary: Mapping[str, Any], out: Path) -> None:
 
 def serve_model(
     context: typer.Context,
-    model: str = typer.Argument(
-        metavar="MODEL", help="An alias (smollm2-135m), a folder or a hub name."
-    ),
+    model: str = typer.Argument(metavar="MODEL|RUN", help=STUDENT_HELP),
     host: str = typer.Option("127.0.0.1", metavar="ADDRESS", help="Address to listen on."),
     port: int = typer.Option(8000, metavar="N", min=1, max=65535, help="Port to listen on."),
     lora_rank: int | None = typer.Option(
@@ -303,7 +301,12 @@ def serve_model(
     from agents.serve_model import server_command
 
     command, environment = server_command(
-        model, host=host, port=port, lora_rank=lora_rank, more=context.args
+        find_source(model).model,
+        name=model,
+        host=host,
+        port=port,
+        lora_rank=lora_rank,
+        more=context.args,
     )
     sys.stdout.flush()
     os.execve(command[0], command, dict(environment))

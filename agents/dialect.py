@@ -77,8 +77,10 @@ class Dialect(ABC):
     def next_turn(self, episode: Episode, system: str | None = None) -> tuple[Segment, list[int]]:
         """Where the next turn of ``episode`` is written, and the given ids that precede it there.
 
-        A segment that is not among the episode's own yet is new.
+        A segment that is not among the episode's own yet is new. ``system`` takes the place of
+        the environment's own system message.
         """
+        system = episode.system if system is None else system
         if not episode.segments:
             return Segment(), self.open(episode.observation, system)
         last = episode.segments[-1]

@@ -90,12 +90,13 @@ class RemoteEnv(gymnasium.Env[str, str]):
         self._process = process
         self._number = number
         self.reset_options, self.stop_strings = facts
+        self.system: str | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
         """As the environment's own."""
-        result = self._process.ask(self._number, "reset", seed, options)
+        result, self.system = self._process.ask(self._number, "reset", seed, options)
         return cast(tuple[str, dict[str, Any]], result)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -202,7 +203,8 @@ def _serve(line: Connection, factory: bytes) -> None:
             return worlds.pop(number).close()
         if method == "reset":
             seed, options = arguments
-            return worlds[number].reset(seed=seed, options=options)
+            result = worlds[number].reset(seed=seed, options=options)
+            return result, getattr(worlds[number].unwrapped, "system", None)
         return worlds[number].step(*arguments)
 
     line.send("ready")

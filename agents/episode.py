@@ -103,6 +103,8 @@ class Episode:
     #: student sampled them; the demonstrator's turns have none.
     kept: int = 0
     begun_by: str = ""
+    #: The environment's system message (``TextEnv.system``), where it has one.
+    system: str | None = None
     #: The environment's info at the end (JSON), e.g. the outcome of grading.
     info: dict[str, Any] = field(default_factory=dict)
     #: Strings that end a message in this environment (``TextEnv.stop_strings``), for the agent
@@ -148,6 +150,7 @@ class Episode:
             "env": self.env,
             "agent": self.agent,
             "observation": self.observation,
+            "system": self.system,
             "turns": [{name: getattr(t, name) for name in Turn.__slots__} for t in self.turns],
             "segments": [
                 {"ids": s.ids, "mask": s.mask, "logprobs": s.logprobs} for s in self.segments

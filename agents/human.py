@@ -64,8 +64,13 @@ class HumanAgent:
 
 
 def show_observation(console: Console, episode: Episode) -> None:
-    """The newest observation of an episode, under the task's id or the number of the turn."""
+    """The newest observation of an episode, under the task's id or the number of the turn.
+
+    What the environment says as a system message comes before the first.
+    """
     turn = len(episode.turns)
+    if turn == 0 and episode.system is not None:
+        console.print(Panel(printable(episode.system), title="system", title_align="left"))
     observation = episode.turns[-1].observation if turn else episode.observation
     title = episode.task.id if turn == 0 else f"turn {turn + 1}"
     console.print(Panel(printable(observation), title=printable(title), title_align="left"))

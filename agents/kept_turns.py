@@ -41,6 +41,7 @@ def keep_turns(episode: Episode, turns: int) -> Episode:
         env=episode.env,
         agent=episode.agent,
         observation=episode.observation,
+        system=episode.system,
         turns=kept,
         segments=segments,
         reward=sum(turn.reward for turn in kept),

@@ -120,7 +120,10 @@ class OpenAIStudent:
 
 def messages_of(episode: Episode) -> list[ChatCompletionMessageParam]:
     """The conversation up to the agent's next message, as chat APIs take it."""
-    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": episode.observation}]
+    messages: list[ChatCompletionMessageParam] = []
+    if episode.system is not None:
+        messages.append({"role": "system", "content": episode.system})
+    messages.append({"role": "user", "content": episode.observation})
     for turn in episode.turns:
         messages.append({"role": "assistant", "content": turn.action})
         messages.append({"role": "user", "content": turn.observation})

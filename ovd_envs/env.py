@@ -129,6 +129,10 @@ class TextEnv(gymnasium.Env[str, str], ABC):
     #: (in "inline"): ``</search>``.
     stop_strings: tuple[str, ...] = ()
 
+    #: What a model that acts here is told before its first observation, as a system message; set
+    #: it in ``observe`` where it hangs on the task. ``None``: what its chat template says.
+    system: str | None = None
+
     #: Whether ``reset`` and ``step`` wait for something outside of this process (the web, a server,
     #: a sandbox): then a rollout lets several such environments wait at once, each in a thread.
     blocks: bool = False
@@ -378,7 +382,7 @@ class TextEnv(gymnasium.Env[str, str], ABC):
 
 
 #: What ``TextEnv`` keeps of an episode, beside its past, its clock and its random numbers.
-_EPISODE = ("_done", "_turn", "_characters", "_tokens", "_transcript")
+_EPISODE = ("system", "_done", "_turn", "_characters", "_tokens", "_transcript")
 
 
 def _shortened(text: str) -> str:

@@ -62,7 +62,7 @@ class ScriptedSolver:
 
     def solve(self, task: Task, rng: random.Random) -> str:
         """The solution of ``task`` in a wording that ``rng`` picks."""
-        steps = _steps(task)
+        steps = equations_of(task)
         rationale = task.metadata.get("rationale")
         if not isinstance(rationale, str) or not rationale.strip():
             rationale = None
@@ -76,7 +76,7 @@ class ScriptedSolver:
             return wordings.prose(rationale, answer, rng)
         if not steps:
             return wordings.answer_alone(answer, rng)
-        operands = _summands(steps, task.metadata.get("operands"))
+        operands = summands_of(steps, task.metadata.get("operands"))
         if operands is not None:
             step = wordings.split_sum(*operands) if self.working == "split" else steps[0]
             return wordings.sum_of_two(step, answer, rng)
@@ -85,7 +85,7 @@ class ScriptedSolver:
         return wordings.equations(steps, answer, rng)
 
 
-def _steps(task: Task) -> list[str]:
+def equations_of(task: Task) -> list[str]:
     """The equations of the solution; none where it is something else than a list of them."""
     solution = task.metadata.get("solution")
     if not isinstance(solution, list | tuple):
@@ -93,7 +93,7 @@ def _steps(task: Task) -> list[str]:
     return [step for step in solution if isinstance(step, str) and "=" in step]
 
 
-def _summands(steps: Sequence[str], operands: Any) -> tuple[int, int] | None:
+def summands_of(steps: Sequence[str], operands: Any) -> tuple[int, int] | None:
     """The two whole numbers that the one step adds, where it does just that."""
     if len(steps) != 1 or not isinstance(operands, list | tuple) or len(operands) != 2:
         return None

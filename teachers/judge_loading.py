@@ -140,7 +140,9 @@ def _load_backend_judge(
     from agents import backends, load_backend
     from agents.models import resolve_model
     from agents.protocol import capabilities_of
+    from agents.student_source import find_source
 
+    model = find_source(model).model  # a run's folder is a model too: a judge that was trained
     able = capabilities_of(backends.get(backend.partition(":")[0]))
     resolve_model(model)  # a wrong name is told before torch is loaded, which takes seconds
     return LLMJudge(

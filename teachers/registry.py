@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ovd_envs
 from ovd_envs.errors import OVDError
 from ovd_envs.options import check_options
 from ovd_envs.registry import Registry
@@ -88,9 +89,21 @@ demonstrators.register(
     "shows saved episodes, matched by task (option episodes: a JSONL file)",
 )
 demonstrators.register(
+    "judging",
+    "teachers.judging_demonstrator:judging_demonstrator",
+    "for ovd/Judging-v0: the reference verdict as a judge model should reply (option working)",
+)
+demonstrators.register(
     "model",
     "teachers.demonstrators:model_demonstrator",
     "a language model that acts in the same environment, best of n (options model, backend, ...)",
+)
+
+ovd_envs.register(
+    "ovd/Judging-v0",
+    "teachers.judging_env:JudgingEnv",
+    "Saved episodes to judge, as the judge llm is asked; graded by reference verdicts.",
+    source="ovd",
 )
 
 

@@ -188,14 +188,18 @@ class GRPO(_Options):
 
 
 class SFT(_Options):
-    """Imitation: a demonstrator's episode for every slot, every advantage 1."""
+    """Imitation: a demonstrator's episode for every slot, every advantage 1.
 
+    Nothing is learned from the student's own episodes, so it does not act.
+    """
+
+    needs_student: ClassVar[bool] = False
     needs_judge: ClassVar[bool] = False
     needs_demonstrator: ClassVar[bool] = True
 
     def slots(self, group: Group) -> list[int]:
         """All of them."""
-        return list(range(len(group.student)))
+        return list(range(group.size))
 
     def rows(self, groups: Sequence[Group], dialect: Dialect) -> list[Row]:
         """The demonstrator's episodes."""

@@ -50,6 +50,11 @@ class GroupMaker:
         The student acts within ``sampling``. Where episodes do not wait for one another, neither
         does the judge: a group is read as soon as its last episode has ended.
         """
+        if not getattr(self.algorithm, "needs_student", True):
+            tasks = training_tasks(self.tasks, self.config, step)
+            groups = [Group(task, [], empty=self.config.rollout.group_size) for task in tasks]
+            self._demonstrate(groups, step, reporter)
+            return groups
         student = make_student(self.sampler, self.config, self.config.rollout.temperature)
         judging = None
         if self.judge is not None and hasattr(student, "submit"):  # rollout's "free"
@@ -59,7 +64,7 @@ class GroupMaker:
                 episodes = self._act(student, step, judging, reporter)
             verdicts = self._judge(episodes, judging, reporter)
         groups = group_episodes(episodes, verdicts)
-        self._demonstrate(groups, reporter)
+        self._demonstrate(groups, step, reporter)
         return groups
 
     def _act(
@@ -97,25 +102,33 @@ class GroupMaker:
             return judging.verdicts(progress=lambda _: reporter.advance())
         return score(self.judge, episodes, progress=lambda _: reporter.advance())
 
-    def _demonstrate(self, groups: Sequence[Group], reporter: Reporter) -> None:
+    def _demonstrate(self, groups: Sequence[Group], step: int, reporter: Reporter) -> None:
         """Fill the places that the algorithm wants demonstrations for."""
         if self.demonstrator is None:
             return
-        wanted = [(group, slot) for group in groups for slot in self.algorithm.slots(group)]
+        # A place is a group, its position in the step, and the slot.
+        wanted = [
+            (group, position, slot)
+            for position, group in enumerate(groups)
+            for slot in self.algorithm.slots(group)
+        ]
         if not wanted:
             return
         reporter.phase("demonstrating", len(wanted))
         kept_turns = getattr(self.algorithm, "kept_turns", lambda judged: 0)
-        kept = [kept_turns(group.student[slot]) for group, slot in wanted]
+        kept = [kept_turns(g.student[slot]) if g.student else 0 for g, _, slot in wanted]
         whole = [place for place, turns in zip(wanted, kept, strict=True) if not turns]
-        begun = [(*place, turns) for place, turns in zip(wanted, kept, strict=True) if turns]
+        begun = [
+            (g, slot, turns) for (g, _, slot), turns in zip(wanted, kept, strict=True) if turns
+        ]
         if whole:
+            # The seeds of the student's episodes in these places, whether it acted or not.
             shown = self.demonstrator.demonstrate(
                 self.config.env,
-                [(group.task, group.student[slot].episode.seed) for group, slot in whole],
+                [(group.task, (self.config.seed, step, at, slot)) for group, at, slot in whole],
                 self.config.env_options,
             )
-            self._take(whole, shown, [0] * len(whole))
+            self._take([(g, slot) for g, _, slot in whole], shown, [0] * len(whole))
         if begun:
             assert isinstance(self.demonstrator, Continuing)  # refused at the start otherwise
             shown = self.demonstrator.continue_from(

@@ -37,6 +37,13 @@ class Group:
     task: Task
     student: list[Judged]
     teacher: dict[int, Episode] = field(default_factory=dict)
+    empty: int = 0
+    """Places without a student's episode, of an algorithm that needs none."""
+
+    @property
+    def size(self) -> int:
+        """Places of the group, for a student's episode or a teacher's."""
+        return len(self.student) + self.empty
 
     @property
     def usable(self) -> list[Judged]:
@@ -65,6 +72,7 @@ class Group:
                 for judged in self.student
             ],
             "teacher": {str(index): e.to_dict() for index, e in self.teacher.items()},
+            "empty": self.empty,
         }
 
     @classmethod
@@ -80,6 +88,7 @@ class Group:
                 for row in data["student"]
             ],
             teacher={int(i): Episode.from_dict(e) for i, e in data["teacher"].items()},
+            empty=data.get("empty", 0),
         )
 
 

@@ -17,7 +17,9 @@ class Algorithm(Protocol):
     An algorithm that learns nothing from small groups may have a ``smallest_group``; a
     ``rollout.group_size`` below it is then refused. One that keeps the good turns of a student's
     episode in a slot has ``needs_turn_scores`` and ``kept_turns(judged)``, how many they are: the
-    demonstrator is then asked to go on from there.
+    demonstrator is then asked to go on from there. One that learns nothing from the student's own
+    episodes has ``needs_student = False``: the student then does not act, and a group has so many
+    empty places (``Group.empty``).
     """
 
     @property

@@ -12,6 +12,7 @@ from agents.display import episode_view, printable
 from agents.episode import Episode, Turn
 from agents.human import HumanAgent, Left
 from ovd_envs import Task, make
+from ovd_envs.math_env import MathEnv
 
 ENV = "ovd/Math-v0"
 
@@ -45,6 +46,16 @@ def test_sees_the_question_and_the_feedback_and_is_scored():
     assert (episode.agent, episode.reward, episode.end_reason) == ("human", 1.0, "answered")
     assert task.question in screen
     assert screen.index(task.question) < screen.index("turn 2") < screen.index("That is not right")
+
+
+def test_a_system_message_is_shown_before_the_question():
+    class Told(MathEnv):
+        system = "Answer like a pirate."
+
+    agent, screen = person(["\\boxed{1}"])
+    rollout(agent, Told, make(ENV).tasks.distinct("test", 1))
+    shown = screen.getvalue()
+    assert shown.index("Answer like a pirate.") < shown.index("What is")
 
 
 def test_the_gold_answer_is_not_shown_while_the_episode_runs():

@@ -413,6 +413,12 @@ def test_sft_is_a_teacher_episode_for_every_slot_with_advantage_1():
     assert all(row.teacher for row in rows)
     assert not algorithm.needs_judge
     assert algorithm.needs_demonstrator
+    assert not algorithm.needs_student
+    empty = Group(group.task, [], empty=3)
+    assert algorithm.slots(empty) == [0, 1, 2]
+    empty.teacher = group.teacher
+    assert algorithm.rows([empty], dialect()) == rows
+    assert Group.from_dict(empty.to_dict()) == empty
 
 
 def test_a_scripted_demonstrator_costs_one_row_for_equal_episodes():
