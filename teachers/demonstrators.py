@@ -302,12 +302,11 @@ def model_demonstrator(
         batch_size=batch_size,
         backend=backend,
     )
-    options = {"attempts": attempts, "judge": reader, "batch_size": batch_size}
+    kind: type[AgentDemonstrator] = AgentDemonstrator
     if isinstance(student, agents.Student):
         student.max_episode_tokens = max_episode_tokens
-        if source.dialect is None:
-            return ModelDemonstrator(student, model, **options)
-    return AgentDemonstrator(student, model, **options)
+        kind = AgentDemonstrator if source.dialect else ModelDemonstrator
+    return kind(student, model, attempts=attempts, judge=reader, batch_size=batch_size)
 
 
 def _reader(judge: str | Mapping[str, Any] | None) -> Judge | None:

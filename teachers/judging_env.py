@@ -16,10 +16,10 @@ from ovd_envs.errors import TaskError
 from ovd_envs.sources import TEST_SHARE
 from ovd_envs.stable import stable_hash
 from ovd_envs.task import ListTasks, Task
-from teachers.fence import MAX_CHARACTERS
-from teachers.judge_prompt import question
+from teachers.judge_prompt import Prompting
 from teachers.judge_reply import Fault, parse_reply
 from teachers.rubric import load_rubric
+from teachers.shortening import MAX_EPISODE_TOKENS, Room
 from teachers.verdict import MAX_SCORE, Verdict
 from teachers.verdict_log import read_verdicts
 
@@ -133,9 +133,7 @@ def _read(
 
 
 def _task(episode: Episode, verdict: Verdict, rubric: str, *, show_gold: bool) -> Task:
-    asked = question(
-        episode, rubric, reply="json", show_gold=show_gold, max_characters=MAX_CHARACTERS
-    )
+    asked = Prompting(rubric, show_gold=show_gold).ask(episode, Room(MAX_EPISODE_TOKENS))
     assert verdict.score is not None
     # Named by all that is asked: the same for ever, whatever file it stands in.
     name = hashlib.sha256(f"{asked.system}\0{asked.message}".encode()).hexdigest()[:16]

@@ -16,9 +16,9 @@ from agents.student import Student
 from ovd_envs.checker import check_environment
 from ovd_envs.errors import OVDError
 from teachers import LLMJudge, Verdict, make_demonstrator
+from teachers.digits import digit_tokens
 from teachers.judge_reply import parse_reply
 from teachers.judging_env import judging_tasks, reply_text
-from teachers.llm_judge import _digit_tokens
 from tests.teachers.conftest import make_episode
 from tests.tiny import tiny_tokenizer
 
@@ -106,7 +106,7 @@ def test_the_digit_is_read_where_it_was_learned(one):
     _, task, _ = one
     text = reply_text(task.metadata["mark"], 'He says "score": 3.', 9)
     before = parse_reply(text, task.metadata["mark"]).before_score
-    begun, digits = _digit_tokens(Recorder(), before)
+    begun, digits = digit_tokens(DIALECT.encode, before)
     learned = DIALECT.encode_turn(text)
     assert learned[: len(begun)] == begun
     assert learned[len(begun)] == digits[9]
