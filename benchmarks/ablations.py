@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--target", type=float, default=0.5)
+    parser.add_argument("--target", type=float, default=0.65)
     parser.add_argument("--summary", action="store_true", help="run nothing, print the table")
     options = parser.parse_args()
     known = [name for recipe in options.recipe for name in VARIANTS[recipe]]

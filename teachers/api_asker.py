@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from agents.chat_api import ChatAPI, ChatReply
 
 _T = TypeVar("_T")
+
+#: How the control tokens of common models begin. Servers read them in a message as what they are:
+#: one that an episode spells would end the message, and begin another.
+_CONTROL = re.compile(r"<(?=[|｜]|/?s>|(?:bos|eos)>|(?:start|end)_of_turn>)|\[(?=/?INST\])")
 
 #: Tokens of the frame that an API puts round the messages, rather too many.
 _FRAME = 50
@@ -105,8 +110,8 @@ class APIAsker:
     async def _converse(self, asked: Ask[_T], answer: Answer[_T], number: int) -> None:
         """Ask for a reply, once more where it cannot be used."""
         messages = [
-            {"role": "system", "content": asked.system},
-            {"role": "user", "content": asked.message},
+            {"role": "system", "content": _as_text(asked.system)},
+            {"role": "user", "content": _as_text(asked.message)},
         ]
         for attempt in range(2):
             reply = await self.api.ask(
@@ -128,8 +133,8 @@ class APIAsker:
                     answer.distribution = _at_score(reply, digit(answer.value))
                 return
             messages += [
-                {"role": "assistant", "content": text},
-                {"role": "user", "content": asked.correction(answer.fault)},
+                {"role": "assistant", "content": _as_text(text)},
+                {"role": "user", "content": _as_text(asked.correction(answer.fault))},
             ]
 
     def _charge(self, reply: ChatReply) -> tuple[int, int]:
@@ -145,6 +150,11 @@ class APIAsker:
 
     def _limit(self, asked: Ask[_T]) -> int:
         return self.max_tokens if asked.max_tokens is None else asked.max_tokens
+
+
+def _as_text(content: str) -> str:
+    """``content`` with no control token in it: a blank of no width is in each that it spells."""
+    return _CONTROL.sub("\\g<0>\u200b", content)
 
 
 def _at_score(reply: ChatReply, before: str) -> tuple[float, ...] | None:

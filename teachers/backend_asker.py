@@ -95,6 +95,10 @@ class BackendAsker:
     def _count(self, text: str) -> int:
         return len(self.backend.dialect.encode(text))
 
+    def _encode_reply(self, text: str) -> list[int]:
+        # A reason may quote control tokens, e.g. of an episode that spells some: as mere text.
+        return self.backend.dialect.encode_content("", text, "")
+
     def _limit(self, asked: Ask[_T]) -> int:
         return self.max_tokens if asked.max_tokens is None else asked.max_tokens
 
@@ -142,7 +146,7 @@ class BackendAsker:
         """Probabilities of the ten digits where each reply, begun with its text, goes on."""
         by_choices: dict[tuple[int, ...], list[tuple[_Case[_T], list[int]]]] = {}
         for case, begun in cases:
-            found = digit_tokens(self.backend.dialect.encode, begun)
+            found = digit_tokens(self._encode_reply, begun)
             if found is not None:
                 start, choices = found
                 by_choices.setdefault(choices, []).append((case, [*case.ids, *start]))

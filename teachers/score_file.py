@@ -205,7 +205,13 @@ class _Scoring:
         verdict, fresh = self._known.get((name, key)), False
         if (verdict is None or verdict.failed) and self._cache is not None:
             cached = self._cache.find(_verdict_key(key), name) if self._is_cached(place) else None
-            verdict, fresh = cached or verdict, cached is not None
+            if cached is not None:
+                # What it cost was paid for elsewhere; what a failure cost before it, here.
+                paid = (0, 0)
+                if verdict is not None:
+                    paid = verdict.prompt_tokens, verdict.completion_tokens
+                verdict = replace(cached, prompt_tokens=paid[0], completion_tokens=paid[1])
+                fresh = True
         return (None if verdict is None or verdict.failed else verdict), fresh
 
     def _came(self, place: int, verdict: Verdict) -> None:

@@ -45,7 +45,10 @@ class CharacterDialect:
         return self.encode(f"[user]{observation}[model]")
 
     def encode(self, text: str) -> list[int]:
-        return [ord(c) for c in text]
+        return [ord(c) for c in text.replace("<|end|>", "\1")]  # a control token, as a real one's
+
+    def encode_content(self, before: str, content: str, after: str) -> list[int]:
+        return [*self.encode(before), *map(ord, content), *self.encode(after)]
 
 
 def as_text(ids: Sequence[int]) -> str:
