@@ -302,12 +302,13 @@ def model_demonstrator(
         batch_size=batch_size,
         backend=backend,
     )
-    options = {"attempts": attempts, "judge": reader, "batch_size": batch_size}
     if isinstance(student, agents.Student):
         student.max_episode_tokens = max_episode_tokens
         if source.dialect is None:
-            return ModelDemonstrator(student, model, **options)
-    return AgentDemonstrator(student, model, **options)
+            return ModelDemonstrator(
+                student, model, attempts=attempts, judge=reader, batch_size=batch_size
+            )
+    return AgentDemonstrator(student, model, attempts=attempts, judge=reader, batch_size=batch_size)
 
 
 def _reader(judge: str | Mapping[str, Any] | None) -> Judge | None:
