@@ -23,19 +23,19 @@ from agents.command_options import (
     MODE_OPTION,
     STUDENT_HELP,
     WORKERS_OPTION,
-    Pace,
     choose_pace,
 )
 from agents.play_command import play
+<<<<<<< HEAD
 from agents.student_source import ChosenStudent, choose_student, find_source
+=======
+from agents.student_source import choose_student
+>>>>>>> helper-B
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from agents.episode import Episode
-    from agents.episode_log import EpisodeLog
     from ovd_envs.task import Task
 
 
@@ -94,9 +94,8 @@ def run(
     """
     from rich.console import Console
 
-    from agents.episode_log import EpisodeLog
+    from agents.saved_run import run_saved
 
-    console = Console(stderr=True)
     pace = choose_pace(batch_size, mode, workers)
     acting = choose_student(
         student,
@@ -111,28 +110,17 @@ def run(
         for position, task in enumerate(chosen)
         for index in range(group_size)
     ]
-    settings = {"temperature": temperature, **acting.settings}
-    with EpisodeLog(out) as log:
-        expected = {"env": acting.env, "agent": student, **settings}
-        done = _already_done(log.episodes, requests, expected, out)
-        missing = [request for request in requests if request[1] not in done]
-        fresh: list[Episode] = []
-        if missing:
-            fresh = _run_missing(
-                missing,
-                acting,
-                settings,
-                kept=list(done.values()),
-                backend=backend,
-                pace=pace,
-                log=log,
-                console=console,
-                watch=watch,
-            )
-        done.update({episode.seed: episode for episode in fresh})
-        ordered = [done[key] for _, key in requests]
-        log.close(ordered)
-    summary = summarize(ordered, new=len(fresh))
+    ordered, new = run_saved(
+        acting,
+        requests,
+        out,
+        temperature=temperature,
+        load=lambda: acting.load(temperature=temperature, batch_size=batch_size, backend=backend),
+        pace=pace,
+        console=Console(stderr=True),
+        watch=watch,
+    )
+    summary = summarize(ordered, new=new)
     if as_json:
         typer.echo(json.dumps({"out": str(out), **summary}, indent=2))
     else:
@@ -180,89 +168,6 @@ def summarize(episodes: Sequence[Episode], *, new: int) -> dict[str, Any]:
         "sampled_tokens": sum(e.num_sampled_tokens for e in episodes),
         "errors": sum(e.error is not None for e in episodes),
     }
-
-
-Requests = Sequence[tuple["Task", tuple[int, ...]]]
-
-
-def _already_done(
-    saved: Sequence[Episode], requests: Requests, expected: Mapping[str, Any], out: Path
-) -> dict[tuple[int, ...], Episode]:
-    """Saved episodes by seed; those that ended in an error are left out, to be tried again.
-
-    Raises ``OVDError`` where a saved episode is none of this run's.
-    """
-    wanted = {key: task.id for task, key in requests}
-    done = {}
-    for row, episode in enumerate(saved, start=1):
-        found = {"env": episode.env, "agent": episode.agent, **episode.info.get("settings", {})}
-        for name, value in expected.items():
-            if found.get(name) != value:
-                raise OVDError(
-                    f"{out}, row {row}: an episode with {name} {found.get(name)!r}, this run has "
-                    f"{value!r}; expected another --out"
-                )
-        if wanted.get(episode.seed) != episode.task.id:
-            raise OVDError(
-                f"{out}, row {row}: episode {episode.id} of {episode.task.id!r} is none of this "
-                "run's (other tasks, fewer tasks or another seed); expected another --out"
-            )
-        if episode.error is None:
-            done[episode.seed] = episode
-    return done
-
-
-def _run_missing(
-    requests: Requests,
-    student: ChosenStudent,
-    settings: Mapping[str, Any],
-    *,
-    kept: Sequence[Episode],
-    backend: str,
-    pace: Pace,
-    log: EpisodeLog,
-    console: Console,
-    watch: bool,
-) -> list[Episode]:
-    """Run and save what is missing. Ctrl-C goes up with a word on what is saved."""
-    from agents.episode_bar import EpisodeBar
-    from agents.rollout import run_seeded
-    from agents.totals import Totals
-    from agents.watch import LiveEpisodes
-
-    with console.status(f"loading {student.name}"):
-        agent = student.load(
-            temperature=settings["temperature"], batch_size=pace["batch_size"], backend=backend
-        )
-    totals = Totals.of(len(kept) + len(requests), kept)
-    fresh: list[Episode] = []
-    # What it would draw must be seen by somebody, and standard output may be wanted elsewhere.
-    live = watch and console.is_terminal and not console.is_dumb_terminal and sys.stdout.isatty()
-    view = LiveEpisodes(totals, console) if live else EpisodeBar(totals, console, each=watch)
-    with view:
-
-        def ended(episode: Episode) -> None:
-            episode.info["settings"] = dict(settings)
-            log.append(episode)
-            fresh.append(episode)
-            totals.add(episode)
-            view.ended(episode)
-
-        try:
-            run_seeded(
-                view.following(agent),
-                student.env,
-                requests,
-                env_options=student.env_options,
-                progress=ended,
-                **pace,
-            )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"stopped: {totals.done} of {totals.total} episodes are in {log.path}; "
-                "the same command goes on"
-            ) from None
-    return fresh
 
 
 def _print_summary(summary: Mapping[str, Any], out: Path) -> None:

@@ -20,8 +20,9 @@ import gymnasium
 from agents.episode import Episode, Turn
 from agents.protocol import Act, Agent
 from ovd_envs.errors import OVDError
+from ovd_envs.past import SnapshotError
 from ovd_envs.registry import make
-from ovd_envs.state import SnapshotError, recorded, restore
+from ovd_envs.state import recorded, restore
 from ovd_envs.task import Task
 
 #: What an episode begins with: its task and its seed, and where it goes on from another's turns

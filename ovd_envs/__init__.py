@@ -2,6 +2,7 @@
 
 from ovd_envs.env import Budget, Reply, TextEnv
 from ovd_envs.errors import OVDError, RegistrationError, TaskError
+from ovd_envs.past import Snapshot, SnapshotError
 from ovd_envs.registry import (
     EnvInfo,
     Registry,
@@ -11,7 +12,7 @@ from ovd_envs.registry import (
     register_entry_points,
 )
 from ovd_envs.spaces import UnicodeText
-from ovd_envs.state import Snapshot, SnapshotError, restore, snapshot
+from ovd_envs.state import restore, snapshot
 from ovd_envs.task import ListTasks, Task, TaskSource
 from ovd_envs.vector import TextVectorEnv, make_vec
 

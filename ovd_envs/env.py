@@ -13,8 +13,8 @@ import gymnasium
 from gymnasium.error import ResetNeeded
 
 from ovd_envs.errors import OVDError, TaskError
+from ovd_envs.past import Past, Snapshot, SnapshotError
 from ovd_envs.spaces import UnicodeText
-from ovd_envs.state import Past, Snapshot, SnapshotError
 from ovd_envs.task import Task, TaskSource
 
 #: The ends that ``TextEnv`` itself brings about, in the order in which they are checked.

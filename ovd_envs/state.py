@@ -3,51 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import gymnasium
 from gymnasium.utils import seeding
 
-from ovd_envs.errors import OVDError
+from ovd_envs.env import TextEnv
+from ovd_envs.past import Past, Snapshot, SnapshotError
 from ovd_envs.task import Task
-
-if TYPE_CHECKING:
-    from ovd_envs.env import TextEnv
-
-
-class SnapshotError(OVDError):
-    """A state that cannot be taken or put back, or a replay that went another way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What has happened in an episode: enough to play it again."""
-
-    task: Task
-    training_step: int | None
-    random: Mapping[str, Any]
-    """State of the environment's random numbers when the task had been chosen."""
-    observation: str
-    """The first observation."""
-    steps: Sequence[tuple[str, str, float]] = ()
-    """Message, observation and reward of each turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """An episode's state, from ``snapshot``, for ``restore``; it shares nothing that changes."""
-
-    env: str
-    """Class of the environment."""
-    past: Past
-    fields: Mapping[str, Any] | None = None
-    """What ``TextEnv`` keeps of the episode; ``None``: the past is played again."""
-    own: Any = None
-    """What ``TextEnv.save_state`` gave."""
-    wrappers: Sequence[tuple[str, Mapping[str, Any]]] = field(default_factory=tuple)
-    """Class and attributes of each of Gymnasium's wrappers, the outermost first."""
 
 
 def snapshot(env: gymnasium.Env[str, str]) -> Snapshot:
@@ -113,8 +76,6 @@ def _wrappers(env: gymnasium.Env[str, str]) -> Sequence[gymnasium.Env[str, str]]
 
 
 def _text_env(env: gymnasium.Env[str, str]) -> TextEnv:
-    from ovd_envs.env import TextEnv
-
     if not isinstance(env.unwrapped, TextEnv):
         raise SnapshotError(f"expected a TextEnv, got {type(env.unwrapped).__name__}")
     return env.unwrapped

@@ -7,14 +7,18 @@ import hashlib
 import importlib
 import inspect
 import numbers
+import sys
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.episode import Episode
 from ovd_envs.errors import OVDError
+from ovd_envs.grading.pool import Expired, WorkerPool
+from teachers.judge_options import check_number
 from teachers.verdict import Verdict
 
 #: What a function may say of an episode: a score, a score and a reason, or a whole verdict.
@@ -30,13 +34,28 @@ class ProgramJudge:
 
     Args:
         function: "module:function", or the function itself.
+        deadline: seconds that it may take for one episode. It then runs in a process of its own,
+            which is killed when they are over; that, and a process that ends, is an error verdict.
 
-    Raises ``OVDError`` for a function that cannot be imported.
+    Raises ``OVDError`` for a function that cannot be imported, and for a ``deadline`` that is none
+    or that a function without a name is given.
     """
 
     name = "program"
 
-    def __init__(self, function: str | Callable[[Episode], Answer] = "") -> None:
+    def __init__(
+        self, function: str | Callable[[Episode], Answer] = "", *, deadline: float | None = None
+    ) -> None:
+        self._deadline = deadline
+        if deadline is not None:
+            check_number("deadline", deadline, above=True)
+            if not isinstance(function, str):
+                raise OVDError(
+                    "deadline: expected the function as module:function beside it, for another "
+                    f"process to load, got {function!r}"
+                )
+            self._workers = WorkerPool(1, module="teachers.program_worker", quiet=False)
+            weakref.finalize(self, self._workers.close)
         self._function = _load(function) if isinstance(function, str) else function
         if not callable(self._function):
             raise OVDError(f"function: expected a function, got {self._function!r}")
@@ -51,6 +70,8 @@ class ProgramJudge:
         return [self._verdict(episode) for episode in episodes]
 
     def _verdict(self, episode: Episode) -> Verdict:
+        if self._deadline is not None:
+            return self._elsewhere(episode, self._deadline)
         began = time.perf_counter()
         try:
             answer: object = self._function(episode)
@@ -73,6 +94,21 @@ class ProgramJudge:
             return Verdict(episode.id, self.name, float(answer), reason, seconds=seconds)
         except OVDError as error:
             return self._error(episode, f"{self.shown}: {error}")
+
+    def _elsewhere(self, episode: Episode, deadline: float) -> Verdict:
+        """The verdict of a process that does not outlive the deadline."""
+        request = {
+            "function": self.shown,
+            "path": sys.path,
+            "deadline": deadline,
+            "episode": episode.to_dict(),
+        }
+        try:
+            answer = self._workers.ask(request, deadline=deadline)
+        except Expired as expired:
+            why = "its process ended" if expired.ended else f"no answer within {deadline:g} s"
+            return self._error(episode, f"{self.shown}: {why}")
+        return Verdict.from_dict(answer["verdict"])
 
     def _error(self, episode: Episode, error: str) -> Verdict:
         return Verdict(episode.id, self.name, None, error=" ".join(error.split())[:500])

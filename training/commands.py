@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +17,16 @@ from agents.command_options import (
     MODE_OPTION,
     STUDENT_HELP,
     WORKERS_OPTION,
-    Pace,
     choose_pace,
 )
 from agents.commands import choose_tasks
-from agents.student_source import ChosenStudent, StudentSource, choose_student, readers
+from agents.student_source import StudentSource, choose_student, readers
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 from training.registry import algorithms  # noqa: F401 - `ovd envs` lists what is imported
 
 if TYPE_CHECKING:
     from agents.episode import Episode
-    from ovd_envs.task import Task
-    from training.feedback import Feedback
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -198,7 +194,8 @@ def evaluate(
         "--out",
         "-o",
         metavar="FILE",
-        help="JSONL file that the episodes go to; those with a teacher go to NAME.feedback.jsonl.",
+        help="JSONL file that the episodes go to as they end: the same command goes on with it "
+        "after Ctrl-C. Those with a teacher go to NAME.feedback.jsonl.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the numbers as JSON."),
 ) -> None:
@@ -248,9 +245,11 @@ def evaluate(
         options = parse_options(judge_option, "--judge-option")
         judge = feedback_judge(teacher_feedback, options, gold_aware=gold_aware)
         feedback = Feedback(judge, theta_test, attempts, with_reason, gold_aware)
+    from training.evaluation_run import run_evaluation
+
     chosen = choose_tasks(acting.env, acting.env_options, tasks, split)
     other = _other_episodes(compare) if compare is not None else None
-    result, episodes, again = _run_episodes(
+    result, episodes, again = run_evaluation(
         acting,
         chosen,
         temperature=temperature,
@@ -259,13 +258,12 @@ def evaluate(
         seed=seed,
         pace=pace,
         feedback=feedback,
+        out=out,
     )
-    if out is not None:
+    if out is not None and feedback is not None:
         from agents.episode import write_episodes
 
-        write_episodes(out, episodes)
-        if feedback is not None:
-            write_episodes(out.with_suffix(".feedback.jsonl"), again)
+        write_episodes(out.with_suffix(".feedback.jsonl"), again)
     result = {"env": acting.env, "student": student, **result}
     if other is not None:
         from training.evaluation import compare as paired
@@ -302,61 +300,6 @@ def _evaluate_engine(spec: str, tasks: str, k: int, as_json: bool) -> None:
         typer.echo(json.dumps(result, indent=2))
     else:
         Console().print(recall_table(result))
-
-
-def _run_episodes(
-    student: ChosenStudent,
-    tasks: Sequence[Task],
-    *,
-    temperature: float,
-    backend: str,
-    samples: int,
-    seed: int,
-    pace: Pace,
-    feedback: Feedback | None,
-) -> tuple[dict[str, Any], list[Episode], list[Episode]]:
-    """Load the student and evaluate it behind a progress bar on stderr.
-
-    The numbers, the student's episodes alone, and those with a teacher's feedback.
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from training.evaluation import evaluate as run_evaluation
-
-    console = Console(stderr=True)
-    with console.status(f"loading {student.name}"):
-        agent = student.load(
-            temperature=temperature, batch_size=pace["batch_size"], backend=backend
-        )
-    again: list[Episode] = []
-    with Progress(console=console) as progress:
-        bar = progress.add_task("episodes", total=len(tasks) * samples)
-        result, episodes = run_evaluation(
-            agent,
-            student.env,
-            tasks,
-            samples=samples,
-            seed=seed,
-            env_options=student.env_options,
-            progress=lambda _: progress.advance(bar),
-            **pace,
-        )
-        if feedback is not None:
-            from training.feedback import try_again
-
-            more = progress.add_task("with feedback", total=None)
-            result["teacher_feedback"], again = try_again(
-                agent,
-                student.env,
-                episodes,
-                feedback,
-                seed=seed,
-                env_options=student.env_options,
-                progress=lambda _: progress.advance(more),
-                **pace,
-            )
-    return result, episodes, again
 
 
 def _other_episodes(place: str) -> list[Episode]:

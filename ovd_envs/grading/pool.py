@@ -1,7 +1,7 @@
-"""Worker processes for answers that only a computer algebra system can compare.
+"""Worker processes for what may never come to an end, killed at the deadline.
 
 Sympy can run for ever on a short answer, cannot be interrupted in a thread, and can take all the
-memory there is. So it runs in processes of its own that are killed at the deadline.
+memory there is; so can a function of the user's.
 """
 
 from __future__ import annotations
@@ -24,30 +24,35 @@ from ovd_envs.errors import OVDError
 _START_LIMIT = 120.0
 
 _ROOT = str(Path(__file__).resolve().parents[2])
-_CODE = (
-    f"import sys; sys.path.insert(0, {_ROOT!r}); from ovd_envs.grading.worker import serve; serve()"
-)
+_CODE = f"import sys; sys.path.insert(0, {_ROOT!r}); from {{}} import serve; serve()"
+
+#: Compares answers by algebra.
+GRADER = "ovd_envs.grading.worker"
 
 
 class Expired(Exception):
-    """A request used up its time or memory; ``phase`` ("gold" or "answer") tells on what."""
+    """A request used up its time or memory; ``phase`` ("gold" or "answer") tells on what.
 
-    def __init__(self, phase: str) -> None:
+    ``ended``: the process was gone before its time was up.
+    """
+
+    def __init__(self, phase: str, *, ended: bool = False) -> None:
         super().__init__(phase)
         self.phase = phase
+        self.ended = ended
 
 
 class _Worker:
-    """One child process and the lines between it and us."""
+    """One child process, which runs ``serve`` of ``module``, and the lines between it and us."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str, *, quiet: bool) -> None:
         # Not multiprocessing: "fork" copies the threads of torch half, and "spawn" runs the
         # user's main script again. -P: no module of the current folder stands in for Python's.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _CODE],
+            [sys.executable, "-P", "-c", _CODE.format(module)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if quiet else None,
             bufsize=0,
         )
         self._in = cast(BinaryIO, self._process.stdin)
@@ -60,7 +65,7 @@ class _Worker:
                 raise EOFError
         except (EOFError, TimeoutError) as error:
             self.kill()
-            raise OVDError("grader: its worker process did not start") from error
+            raise OVDError(f"{module}: its worker process did not start") from error
         except BaseException:
             self.kill()
             raise
@@ -80,7 +85,7 @@ class _Worker:
                 else:
                     phase = message["phase"]
         except (EOFError, TimeoutError, OSError) as error:
-            raise Expired(phase) from error
+            raise Expired(phase, ended=not isinstance(error, TimeoutError)) from error
 
     def kill(self) -> None:
         """End the process at once."""
@@ -104,16 +109,22 @@ class _Worker:
 
 
 class WorkerPool:
-    """Up to ``size`` workers, started as they are needed; safe to use from many threads."""
+    """Up to ``size`` workers, started as they are needed; safe to use from many threads.
 
-    def __init__(self, size: int | None = None) -> None:
+    They run ``serve`` of ``module``; what they write to standard error is seen unless ``quiet``.
+    """
+
+    def __init__(
+        self, size: int | None = None, *, module: str = GRADER, quiet: bool = True
+    ) -> None:
+        self._module, self._quiet = module, quiet
         self.size = size or max(1, min(4, os.cpu_count() or 1))
         self._free = threading.Semaphore(self.size)
         self._idle: list[_Worker] = []
         self._lock = threading.Lock()
 
     def ask(self, request: Mapping[str, Any], *, deadline: float) -> dict[str, Any]:
-        """The reply to a request (see ``ovd_envs.grading.worker``).
+        """The reply to a request (see the worker's module).
 
         ``deadline`` (seconds) runs from the moment at which a worker takes the request up: neither
         the start of a worker nor the time in the queue counts. Raises ``Expired`` where it, or the
@@ -142,7 +153,7 @@ class WorkerPool:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return _Worker()
+        return _Worker(self._module, quiet=self._quiet)
 
 
 _pool: WorkerPool | None = None

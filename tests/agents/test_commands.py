@@ -1,6 +1,5 @@
 """`ovd run` and `ovd play`: files, resuming, Ctrl-C, errors; with a scripted student."""
 
-import importlib
 import io
 import json
 from concurrent.futures import Future
@@ -9,6 +8,7 @@ import pytest
 import typer
 
 import agents
+from agents import saved_run
 from agents.commands import register_commands
 from agents.episode import read_episodes
 from agents.scripted import ScriptedAgent
@@ -264,9 +264,8 @@ def test_how_the_episodes_are_run(ovd, student, tmp_path, monkeypatch, more, pac
         return run_seeded(*arguments, **{**options, "workers": "threads"})
 
     passed: dict[str, object] = {}
-    rollout = importlib.import_module("agents.rollout")  # `agents.rollout` is the function
-    run_seeded = rollout.run_seeded
-    monkeypatch.setattr(rollout, "run_seeded", spy)
+    run_seeded = saved_run.run_seeded
+    monkeypatch.setattr(saved_run, "run_seeded", spy)
     code, printed = ovd(*run(tmp_path / "e.jsonl", "--tasks", 3, *more, "--json"))
     assert (code, passed) == (0, pace)
     assert json.loads(printed.out)["episodes"] == 3
