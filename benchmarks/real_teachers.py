@@ -22,7 +22,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -67,42 +66,40 @@ def train(config: str, run: Path, changes: list[str]) -> None:
 def judging_files(out: Path, others: int, unseen: int) -> Path:
     """The episodes to learn from and the unseen ones, with the step judge's verdicts."""
     folder, demo = out / "judging", Run(out / "demo")
-    for level in OTHER_LEVELS if others else ():
-        file = folder / f"{level}.jsonl"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        ovd(
-            *("run", "ovd/Math-v0", "--student", str(demo), "-e", f"level={level}"),
-            *("--split", "train", "--tasks", str(others), "--out", str(file)),
-        )
-    if not (folder / "verdicts.jsonl").is_file():
+    if not (folder / "episodes.jsonl").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        levels = OTHER_LEVELS if others else ()
+        for level in levels:
+            ovd(
+                *("run", "ovd/Math-v0", "--student", str(demo), "-e", f"level={level}"),
+                *("--split", "train", "--tasks", str(others)),
+                *("--out", str(folder / f"{level}.jsonl")),
+            )
         episodes = [
             judged.episode
             for row in demo.metrics()
             for group in demo.groups(row["step"]) or ()
             for judged in group.student
         ]
-        for level in OTHER_LEVELS if others else ():
+        for level in levels:
             told = read_episodes(folder / f"{level}.jsonl")
             episodes += [replace(episode, agent=f"demo on {level}") for episode in told]
         write_episodes(folder / "episodes.jsonl", episodes)
-        score_file(StepJudge(), folder / "episodes.jsonl", folder / "verdicts.jsonl")
-    if not (folder / "unseen-verdicts.jsonl").is_file():
+    if not (folder / "unseen.jsonl").is_file():
         stages = [
             replace(episode, agent=f"demo after step {result['step']}")
             for result in demo.evaluations()
             for episode in list(read_episodes(demo.evaluation_episodes(result["step"])))[:unseen]
         ]
         write_episodes(folder / "unseen.jsonl", stages)
-        score_file(StepJudge(), folder / "unseen.jsonl", folder / "unseen-verdicts.jsonl")
+    for episodes_file, verdicts in (("episodes", "verdicts"), ("unseen", "unseen-verdicts")):
+        score_file(StepJudge(), folder / f"{episodes_file}.jsonl", folder / f"{verdicts}.jsonl")
     return folder
 
 
 @contextlib.contextmanager
-def served(run: Path, name: str, log: Path) -> Iterator[str]:
+def served(run: Path, name: str, port: int, log: Path) -> Iterator[str]:
     """A vLLM server of the newest student of ``run``; its address while it runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
     more = ["--enforce-eager", "--dtype", "bfloat16"]
     more += ["--max-num-seqs", "64", "--max-model-len", "1024"]
     model = find_source(str(run)).model
@@ -271,6 +268,8 @@ def main() -> None:
     parser.add_argument(
         "--set", dest="extra", action="append", default=[], metavar="KEY=VALUE", help="of the judge"
     )
+    # Always the same: an address is a part of a run's configuration, and a run goes on as it began.
+    parser.add_argument("--port", type=int, default=8101, help="of the judge; the next one too")
     options = parser.parse_args()
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -279,10 +278,11 @@ def main() -> None:
     files = [f"env_options.{name}={folder / name}.jsonl" for name in ("episodes", "verdicts")]
     rubric = f"env_options.rubric={RUBRIC}"
     train("judge_cpu.yaml", out / "judge", [*files, rubric, *options.extra])
-    with served(out / "judge", "judge", out / "judge-server.log") as judge:
+    with served(out / "judge", "judge", options.port, out / "judge-server.log") as judge:
         trusted = judge_reliability(out, judge, options.exact)
         if not (out / "student" / "summary.json").is_file():
-            with served(out / "demo", "demonstrator", out / "demonstrator-server.log") as shower:
+            log = out / "demonstrator-server.log"
+            with served(out / "demo", "demonstrator", options.port + 1, log) as shower:
                 taught_student(out, options.steps, judge, shower)
     result = {
         "scripted": run_summary(out / "demo"),
