@@ -26,11 +26,7 @@ from agents.command_options import (
     choose_pace,
 )
 from agents.play_command import play
-<<<<<<< HEAD
-from agents.student_source import ChosenStudent, choose_student, find_source
-=======
-from agents.student_source import choose_student
->>>>>>> helper-B
+from agents.student_source import choose_student, find_source
 from ovd_envs.errors import OVDError
 from ovd_envs.options import parse_options
 

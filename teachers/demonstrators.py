@@ -302,21 +302,11 @@ def model_demonstrator(
         batch_size=batch_size,
         backend=backend,
     )
-<<<<<<< HEAD
     kind: type[AgentDemonstrator] = AgentDemonstrator
     if isinstance(student, agents.Student):
         student.max_episode_tokens = max_episode_tokens
         kind = AgentDemonstrator if source.dialect else ModelDemonstrator
     return kind(student, model, attempts=attempts, judge=reader, batch_size=batch_size)
-=======
-    if isinstance(student, agents.Student):
-        student.max_episode_tokens = max_episode_tokens
-        if source.dialect is None:
-            return ModelDemonstrator(
-                student, model, attempts=attempts, judge=reader, batch_size=batch_size
-            )
-    return AgentDemonstrator(student, model, attempts=attempts, judge=reader, batch_size=batch_size)
->>>>>>> helper-B
 
 
 def _reader(judge: str | Mapping[str, Any] | None) -> Judge | None:
