@@ -65,13 +65,13 @@ class Prompting:
         fenced = fence(episode, show_gold=self.show_gold, room=room)
         turns = self._turns(episode)
         mark = fenced.mark
-        form = f'{{"id": "{mark}", {_entry_form(turns)}}} where {_SCORE}.'
-        ending = _ASK_JSON + form if self.reply == "json" else _ASK_DIGIT
+        form = f'{{"id": "{mark}", {_entry_form(turns)}}}'
+        ending = f"{_ASK_JSON}{form}\nwhere {_SCORE}." if self.reply == "json" else _ASK_DIGIT
         return Ask(
             mark,
             self._system(fenced, "episode stands", bool(turns)),
             fenced.text + ending,
-            form,
+            f"{form} where {_SCORE}.",
             _object({"id": _one_of([mark]), **_entry_schema(turns)}),
             lambda text: parse_reply(text, mark, turns),
             digit=lambda reply: reply.before_score,
