@@ -1,0 +1,66 @@
+"""The table of docs/learning.md says what the committed runs say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.ablations import RESULTS, VARIANTS, reached, read, spread, summary
+
+DOCS = Path(__file__).parents[1] / "docs" / "learning.md"
+
+
+def test_every_variant_was_run_on_three_seeds():
+    seeds: dict[str, list[int]] = {}
+    for row in read(RESULTS):
+        if row["recipe"] == "math":
+            seeds.setdefault(row["variant"], []).append(row["seed"])
+    assert {name: sorted(found) for name, found in seeds.items()} == {
+        name: [0, 1, 2] for name in VARIANTS["math"]
+    }
+
+
+def test_the_table_in_the_docs_is_what_the_runs_came_to():
+    text = DOCS.read_text(encoding="utf-8")
+    for line in summary(read(RESULTS), "math", 0.65):
+        name = "the recipe" if line["variant"] == "recipe" else f"`{line['variant']}`"
+        [row] = [row for row in text.splitlines() if row.startswith(f"| {name} |")]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[1] == ", ".join(f"{100 * a:.1f}" for a in line["accuracies"].values())
+        assert cells[3] == f"{line['teacher_episodes']:.0f}"
+        if "difference" in line:
+            mean, (low, high) = line["difference"]["mean"], line["difference"]["interval"]
+            assert cells[2] == f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def test_a_target_is_reached_on_the_line_between_two_evaluations():
+    curve = [
+        {"step": 0, "accuracy": 0.0, "teacher_episodes": 0},
+        {"step": 4, "accuracy": 0.4, "teacher_episodes": 100},
+        {"step": 8, "accuracy": 0.8, "teacher_episodes": 160},
+    ]
+    assert reached(curve, 0.6) == (6.0, 130.0)
+    assert reached(curve, 0.9) is None
+
+
+def test_the_interval_over_three_seeds_is_students():
+    assert spread([0.70, 0.72, 0.74]) == {
+        "mean": 0.72,
+        "interval": pytest.approx([0.6703, 0.7697], abs=1e-4),
+    }
+    assert spread([0.5])["interval"] is None
+
+
+def test_a_run_that_is_there_is_not_run_again(tmp_path):
+    from argparse import Namespace
+
+    from benchmarks.ablations import missing
+
+    results = tmp_path / "results.jsonl"
+    results.write_text(json.dumps({"recipe": "world", "variant": "recipe", "seed": 1}) + "\n")
+    options = Namespace(recipe=["world"], seeds=[0, 1], variants=None, results=results)
+    assert missing(options) == [
+        ("world", "recipe", 0),
+        ("world", "replace: suffix", 0),
+        ("world", "replace: suffix", 1),
+    ]
