@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
-from teachers.reliability import Bin, Reliability
+from teachers.calibration import Bin
+from teachers.reliability import Reliability
 from teachers.reliability_report import CONFUSION_HEAD, confusion_cells, estimate, facts
 from teachers.verdict import MAX_SCORE
 

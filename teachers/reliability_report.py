@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.display import printable
+from teachers.acceptance import Confusion
 from teachers.ranking import Estimate
-from teachers.reliability import Confusion, Reliability
+from teachers.reliability import Reliability
 
 #: Kinds of task that are listed; JSON and the page have all.
 _KINDS = 12

@@ -9,9 +9,10 @@ from typing import Any
 
 from agents.episode import read_episodes
 from ovd_envs.statistics import mean_interval
+from teachers.acceptance import DEFAULT_THETA
 from teachers.protocol import Judge
 from teachers.ranking import Estimate
-from teachers.reliability import DEFAULT_THETA, Judged, Order, Reliability, reliability
+from teachers.reliability import Judged, Order, Reliability, reliability
 from teachers.score import score
 from teachers.score_file import Identity, score_file
 from teachers.verdict import Verdict

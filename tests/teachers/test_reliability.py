@@ -10,14 +10,9 @@ from hypothesis import strategies as st
 
 from ovd_envs.statistics import wilson
 from teachers import Verdict
-from teachers.reliability import (
-    Confusion,
-    Judged,
-    deciles_of,
-    error_kinds,
-    reliability,
-    suggest,
-)
+from teachers.acceptance import Confusion, suggest
+from teachers.calibration import deciles_of
+from teachers.reliability import Judged, error_kinds, reliability
 from tests.teachers.conftest import make_episode
 
 
