@@ -1,4 +1,7 @@
-"""Verdicts on disk, found by content: the same episode and judge are never paid for twice."""
+"""Verdicts on disk, found by content: what a judge has said of an episode is not asked again.
+
+Equal episodes that are under way at the same time do not know of one another: each is asked for.
+"""
 
 from __future__ import annotations
 
