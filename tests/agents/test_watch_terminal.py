@@ -120,6 +120,7 @@ def test_text_that_is_wider_than_anybody_thought_breaks_nothing(tmp_path, gates)
     with start(tmp_path, "--tasks", "6", more_code=said) as terminal:
         gates.open("0-0")
         terminal.wait_until(lambda: terminal.lines[1].endswith(" turn 2"))
+        terminal.wait_until(lambda: terminal.lines[17].startswith("›"))  # drawn to its end
         assert terminal.lines[0].startswith("0/6 done")
         assert [line[:19] for line in terminal.lines[1:19:3]] == ["math-addition/test/"] * 6
         assert [line[:1] for line in terminal.lines[2:19:3]] == ["›"] * 6
