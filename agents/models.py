@@ -16,10 +16,6 @@ from typing import Any
 
 from ovd_envs.errors import OVDError
 
-# Large tensors in huge pages, where the system lets a program ask for them: on a CPU a good part of
-# a training step goes into the faults of small pages. torch reads this at its first large tensor.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 #: alias -> (name on the hub, PyPI package, file in the package)
 ALIASES = {
     "smollm2-135m": (

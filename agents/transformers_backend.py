@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,9 @@ def load_model(
     Only safetensors are read and no code of the model's repository is run. Raises ``OVDError``
     where there is no such model or it cannot be loaded.
     """
+    # Large tensors in huge pages, where the system lets a program ask for them: fewer page faults
+    # on a CPU. torch reads this at its first large tensor.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     place = resolve_model(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = choose_dtype(dtype, device)

@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from ovd_envs.statistics import mean_interval
+from training.run import Run
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -114,10 +117,24 @@ def run(recipe: str, variant: str, seed: int, out: Path) -> dict[str, Any]:
         "seed": seed,
         "changes": changes,
         "curve": curve,
+        "scores": scores_of(folder),
         "alpha": [round(row["alpha"], 4) for row in steps],
         "without_advantage": [row["groups_without_advantage"] for row in steps],
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
+
+
+def scores_of(folder: Path) -> dict[str, int]:
+    """How many of the student's episodes of a run had each score."""
+    run = Run(folder)
+    scores = Counter(
+        f"{judged.verdict.score:g}"
+        for row in run.metrics()
+        for group in run.groups(row["step"]) or ()
+        for judged in group.student
+        if judged.verdict is not None and judged.verdict.score is not None
+    )
+    return dict(sorted(scores.items()))
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -125,8 +142,8 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return {"mean": round(mean, 4), "interval": None}
-    half = T95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
-    return {"mean": round(mean, 4), "interval": [round(mean - half, 4), round(mean + half, 4)]}
+    interval = mean_interval(values, T95[len(values) - 1])
+    return {"mean": round(mean, 4), "interval": [round(edge, 4) for edge in interval]}
 
 
 def reached(curve: Sequence[dict[str, Any]], target: float) -> tuple[float, float] | None:
@@ -155,6 +172,7 @@ def summary(results: Sequence[dict[str, Any]], recipe: str, target: float) -> li
             "variant": variant,
             "accuracies": {seed: accuracy[seed] for seed in sorted(accuracy)},
             **spread(list(accuracy.values())),
+            "scores": dict(sum((Counter(row["scores"]) for row in seeds.values()), Counter())),
             "teacher_episodes": statistics.fmean(
                 row["curve"][-1]["teacher_episodes"] for row in seeds.values()
             ),

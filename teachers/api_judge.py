@@ -51,23 +51,14 @@ class APIJudge(ModelJudge):
         self.concurrency = concurrency
         self.spending = spending or Spending()
         self.api = api
-        self._asker = APIAsker(
+        self.name = f"llm:{api.model}"
+        self.asker: APIAsker = APIAsker(
             api,
             temperature=temperature,
             max_tokens=self.max_tokens,
             max_episode_tokens=self.max_episode_tokens,
             spending=self.spending,
         )
-
-    @property
-    def name(self) -> str:
-        """The judge's name in its verdicts."""
-        return f"llm:{self.api.model}"
-
-    @property
-    def asker(self) -> APIAsker:
-        """What asks the model, within the judge's limits."""
-        return self._asker
 
     @property
     def fingerprint(self) -> str:
@@ -99,10 +90,10 @@ class APIJudge(ModelJudge):
 
     async def _judge(self, episode: Episode) -> Verdict:
         began = time.perf_counter()
-        answers = await self._asker.talk(self._writer(episode), self.samples)
+        answers = await self.asker.talk(self._writer(episode), self.samples)
         return self._verdict(episode, answers, time.perf_counter() - began)
 
     async def _judge_group(self, episodes: Sequence[Episode]) -> list[Verdict]:
         began = time.perf_counter()
-        answers = await self._asker.talk(self._group_writer(episodes), self.samples)
+        answers = await self.asker.talk(self._group_writer(episodes), self.samples)
         return self._group_verdicts(episodes, answers, time.perf_counter() - began)

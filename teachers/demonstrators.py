@@ -157,6 +157,9 @@ class AgentDemonstrator:
             episode.start, episode.segments = None, start.segments
         return shown
 
+    def _enter(self, env: str, env_options: Mapping[str, Any] | None) -> None:
+        """Make ready for an environment: nothing, for an agent that reads all alike."""
+
     def _run(
         self,
         env: str,
@@ -166,6 +169,7 @@ class AgentDemonstrator:
         training: bool,
     ) -> list[Episode]:
         """The best of the attempts at each request."""
+        self._enter(env, env_options)
         starts: list[Start] = []
         for request in requests:
             for attempt in range(self.attempts):
@@ -204,14 +208,7 @@ class ModelDemonstrator(AgentDemonstrator):
         super().__init__(student, name, **options)
         self._backend = student.backend
 
-    def _run(
-        self,
-        env: str,
-        requests: Sequence[Start],
-        env_options: Mapping[str, Any] | None,
-        *,
-        training: bool,
-    ) -> list[Episode]:
+    def _enter(self, env: str, env_options: Mapping[str, Any] | None) -> None:
         from agents.dialects import make_dialect
 
         now = self._backend.dialect
@@ -220,7 +217,6 @@ class ModelDemonstrator(AgentDemonstrator):
             # The model may end a reply with more tokens than its tokenizer tells.
             dialect.stop_ids |= now.stop_ids
             self._backend.dialect = dialect
-        return super()._run(env, requests, env_options, training=training)
 
 
 class _Named:

@@ -64,34 +64,25 @@ class LLMJudge(ModelJudge):
         self.reply = reply
         self.batch_size = batch_size
         self._weights = _files(backend.name)
-        self._asker = BackendAsker(
+        self.name = f"llm:{backend.name}"
+        self.asker: BackendAsker = BackendAsker(
             backend,
             temperature=temperature,
             max_tokens=self.max_tokens,
             max_episode_tokens=self.max_episode_tokens,
         )
-        if reply == "digit" and self._asker.logprobs is None:
+        if reply == "digit" and self.asker.logprobs is None:
             raise OVDError(
                 f"reply: 'digit' needs next-token logprobs, which backend {backend.name!r} "
                 "does not offer; expected 'json'"
             )
 
     @property
-    def name(self) -> str:
-        """The judge's name in its verdicts."""
-        return f"llm:{self.backend.name}"
-
-    @property
-    def asker(self) -> BackendAsker:
-        """What asks the model, within the judge's limits."""
-        return self._asker
-
-    @property
     def fingerprint(self) -> str:
         """Everything that a verdict depends on; the model by its name, and its folder's files."""
         model = getattr(self.backend, "fingerprint", self.backend.name)
         weights = (self._weights, getattr(self.backend, "version", 0))
-        able = (self._asker.logprobs is not None, self._asker.schema, self._asker.context)
+        able = (self.asker.logprobs is not None, self.asker.schema, self.asker.context)
         return self._fingerprint("llm/4", f"{model!r} {weights} {able}")
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
@@ -99,7 +90,7 @@ class LLMJudge(ModelJudge):
         began = time.perf_counter()
         if self.scores_groups:
             groups = in_groups(episodes)
-            asked = self._asker.ask([self._group_writer(group) for group in groups], self.samples)
+            asked = self.asker.ask([self._group_writer(group) for group in groups], self.samples)
             seconds = (time.perf_counter() - began) / max(len(groups), 1)
             return [
                 verdict
@@ -108,11 +99,11 @@ class LLMJudge(ModelJudge):
             ]
         writers = [self._writer(episode) for episode in episodes]
         if self.reply == "digit":
-            answers = self._asker.ask_digits(writers, _BEFORE_DIGIT)
+            answers = self.asker.ask_digits(writers, _BEFORE_DIGIT)
             for answer in answers:
                 _read_digit(answer)
         else:
-            answers = self._asker.ask(writers, self.samples)
+            answers = self.asker.ask(writers, self.samples)
         seconds = (time.perf_counter() - began) / max(len(episodes), 1)
         return [
             self._verdict(episode, self._of(answers, number), seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from agents.episode import Episode
 from ovd_envs.errors import OVDError
@@ -54,10 +54,14 @@ class JudgeOptions(TypedDict, total=False):
 
 
 class ModelJudge:
-    """Writes the questions and reads the answers; a subclass gives the asker.
+    """Writes the questions and reads the answers; a subclass gives ``name`` and ``asker``.
 
     Raises ``OVDError`` for an option out of range.
     """
+
+    name: str
+    asker: Asker
+    """What asks the model, within the judge's limits."""
 
     def __init__(
         self,
@@ -100,16 +104,6 @@ class ModelJudge:
         hashed = hashlib.sha256(text.encode()).hexdigest()
         options = (reply, reduce, show_gold, temperature, max_tokens, max_episode_tokens)
         self._print = f"{hashed} {options} {(score_level, samples, group)}"
-
-    @property
-    def asker(self) -> Asker:
-        """What asks the model, within the judge's limits."""
-        raise NotImplementedError
-
-    @property
-    def name(self) -> str:
-        """The judge's name in its verdicts."""
-        raise NotImplementedError
 
     @property
     def repeat(self) -> int:
@@ -174,9 +168,9 @@ def _replies(answer: Answer[dict[int, Reply]]) -> dict[int, Reply]:
     return found
 
 
-def _cost(answers: Sequence[Answer[Reply]] | Sequence[Answer[dict[int, Reply]]], s: float) -> Cost:
+def _cost(answers: Sequence[Answer[Any]], seconds: float) -> Cost:
     return Cost(
-        s,
+        seconds,
         sum(answer.prompt_tokens for answer in answers),
         sum(answer.completion_tokens for answer in answers),
     )

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -28,6 +29,15 @@ def test_the_table_in_the_docs_is_what_the_runs_came_to():
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[1] == ", ".join(f"{100 * a:.1f}" for a in line["accuracies"].values())
         assert cells[3] == f"{line['teacher_episodes']:.0f}"
+        came = [reached for reached in line["target_reached"].values() if reached]
+        steps, spent = (fmean(column) for column in zip(*came, strict=True)) if came else (0, 0)
+        assert cells[4] == (f"{steps:.1f}, {spent:.0f}" if came else "never")
+        if line["variant"] == "recipe":
+            scores = line["scores"]
+            assert f"of the {sum(scores.values()):,} episodes" in text
+            assert f"{scores['4']} scored 4 and one scored" in text
+            assert scores["6"] == 1
+            assert set(scores) - {"4", "6"} == {"0", "1", "2", "3", "8", "9"}
         if "difference" in line:
             mean, (low, high) = line["difference"]["mean"], line["difference"]["interval"]
             assert cells[2] == f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"

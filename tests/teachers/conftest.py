@@ -7,6 +7,7 @@ import pytest
 from agents.episode import Episode, Turn
 from agents.protocol import Capabilities, Completion, Request
 from ovd_envs.task import Task
+from tests.teachers.fault_server import FaultServer
 
 
 def make_episode(
@@ -106,3 +107,17 @@ def scripted_backend() -> type[ScriptedBackend]:
 @pytest.fixture
 def digit_backend() -> type[DigitBackend]:
     return DigitBackend
+
+
+@pytest.fixture
+def serve():
+    """Starts servers of faults, and stops them."""
+    started = []
+
+    def start(*arguments, **options):
+        started.append(FaultServer(*arguments, **options).start())
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()

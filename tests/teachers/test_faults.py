@@ -56,19 +56,6 @@ def cases(*names):
     return [make_episode(f"case:{name} I say 95", index=i) for i, name in enumerate(names)]
 
 
-@pytest.fixture
-def serve():
-    started = []
-
-    def start(*arguments, **options):
-        started.append(FaultServer(*arguments, **options).start())
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
-
-
 def free_port():
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))

@@ -68,15 +68,20 @@ def test_the_digits_are_those_of_the_model(backend):
         assert found == pytest.approx(probabilities[token].item(), rel=0.05, abs=1e-4)
 
 
+def assert_said_by_the_model(verdict):
+    """An error that shows the reply, or a score with its reason."""
+    if verdict.failed:
+        assert "the reply was: " in verdict.error
+    else:
+        assert verdict.reason
+        assert math.isfinite(verdict.score)
+
+
 def test_a_model_too_small_for_the_format_gives_errors_and_no_scores_out_of_the_air(backend):
     judge = LLMJudge(backend, max_tokens=24)
     for verdict in score(judge, EPISODES[:2]):
         assert verdict.completion_tokens > 0
-        if verdict.failed:
-            assert "the reply was: " in verdict.error
-        else:
-            assert verdict.reason
-            assert math.isfinite(verdict.score)
+        assert_said_by_the_model(verdict)
 
 
 MODES = {
@@ -93,11 +98,7 @@ def test_no_way_to_ask_makes_scores_out_of_the_air(mode, backend):
     assert [verdict.episode for verdict in verdicts] == [episode.id for episode in EPISODES]
     for verdict in verdicts:
         assert verdict.prompt_tokens > 0
-        if verdict.failed:
-            assert "the reply was: " in verdict.error
-        else:
-            assert verdict.reason
-            assert math.isfinite(verdict.score)
+        assert_said_by_the_model(verdict)
 
 
 def test_a_declared_budget_is_counted_by_the_models_own_tokenizer(backend):

@@ -10,7 +10,7 @@ from teachers import LLMJudge, make_judge, score
 from teachers.judge_reply import Reply
 from teachers.samples import Cost, Sample, verdict_of
 from tests.teachers.conftest import DigitBackend, ScriptedBackend, make_episode
-from tests.teachers.fault_server import COMPLETION_TOKENS, PROMPT_TOKENS, FaultServer, reply_text
+from tests.teachers.fault_server import COMPLETION_TOKENS, PROMPT_TOKENS, reply_text
 
 
 def mark_of(prompt):
@@ -130,19 +130,6 @@ def test_without_a_temperature_there_is_one_clear_line():
 
 
 # --- behind an API ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def serve():
-    started = []
-
-    def start(*arguments, **options):
-        started.append(FaultServer(*arguments, **options).start())
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 def judge_at(server, **options):
