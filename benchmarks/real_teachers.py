@@ -265,9 +265,6 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=60, help="episodes of each other level")
     parser.add_argument("--unseen", type=int, default=80, help="held-out tasks of each evaluation")
     parser.add_argument("--exact", type=int, default=100, help="episodes judged in this process")
-    parser.add_argument(
-        "--set", dest="extra", action="append", default=[], metavar="KEY=VALUE", help="of the judge"
-    )
     # Always the same: an address is a part of a run's configuration, and a run goes on as it began.
     parser.add_argument("--port", type=int, default=8101, help="of the judge; the next one too")
     options = parser.parse_args()
@@ -277,7 +274,7 @@ def main() -> None:
     folder = judging_files(out, options.others, options.unseen)
     files = [f"env_options.{name}={folder / name}.jsonl" for name in ("episodes", "verdicts")]
     rubric = f"env_options.rubric={RUBRIC}"
-    train("judge_cpu.yaml", out / "judge", [*files, rubric, *options.extra])
+    train("judge_cpu.yaml", out / "judge", [*files, rubric])
     with served(out / "judge", "judge", options.port, out / "judge-server.log") as judge:
         trusted = judge_reliability(out, judge, options.exact)
         if not (out / "student" / "summary.json").is_file():
