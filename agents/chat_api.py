@@ -204,11 +204,11 @@ class ChatAPI:
             knocks = await self._circuit.enter()
             try:
                 reply = await self._send(body, schema, logprobs)
-                self._circuit.succeeded()
+                self._circuit.succeeded(knocked=knocks)
                 self._answered += 1
                 return reply
             except (FailedError, RefusedError):
-                self._circuit.succeeded()  # a no is an answer too
+                self._circuit.succeeded(knocked=knocks)  # a no is an answer too
                 raise
             except _PassingError as error:
                 self._circuit.failed(

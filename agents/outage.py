@@ -82,8 +82,14 @@ class Circuit:
         """The call that knocked has its result, and has told it."""
         self._knocking.release()
 
-    def succeeded(self) -> None:
-        """A call was answered."""
+    def succeeded(self, *, knocked: bool) -> None:
+        """A call was answered. ``knocked``: it is one that the open circuit let pass.
+
+        Another one was under way when the circuit opened: that it is answered says nothing of the
+        next, e.g. of a server that finishes what it has and is gone.
+        """
+        if self.is_open and not knocked:
+            return
         self._failing.clear()
         if self._since is not None:
             self._tell(f"{self._where} answers again, after {time.monotonic() - self._since:.0f} s")

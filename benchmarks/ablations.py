@@ -42,9 +42,9 @@ RECIPES = {
     "world": (
         ROOT / "examples" / "worldqa_two_hops_cpu.yaml",
         [
-            "optimizer.steps=12",
+            "optimizer.steps=16",
             "optimizer.micro_batch_tokens=1024",
-            "evaluation={every: 6, tasks: 100}",
+            "evaluation={every: 4, tasks: 100}",
             "checkpoint.every=4",
             "display_episodes=0",
         ],

@@ -27,14 +27,24 @@ def test_it_opens_once_as_many_calls_as_the_threshold_fail_in_a_row():
     for call in (1, 2, 1, 2, 1):
         fail(made, call)
     assert not made.is_open  # two calls, however often
-    made.succeeded()
+    made.succeeded(knocked=False)
     for call in (3, 4, 5, 6):
         fail(made, call)
     assert made.is_open
     assert len(told) == 1
-    made.succeeded()
+    made.succeeded(knocked=True)
     assert not made.is_open
     assert len(told) == 2
+
+
+def test_an_answer_that_was_under_way_when_it_opened_does_not_close_it():
+    told = []
+    made = circuit(told)
+    for call in (1, 2, 3):
+        fail(made, call)
+    made.succeeded(knocked=False)
+    assert made.is_open
+    assert len(told) == 1
 
 
 def test_where_nobody_is_there_a_single_call_is_enough():
@@ -62,7 +72,7 @@ def test_one_call_at_a_time_knocks_and_success_lets_all_pass():
             await asyncio.sleep(0.001)
             inside -= 1
             if knocks == 4:
-                made.succeeded()
+                made.succeeded(knocked=True)
             else:
                 fail(made, number, knocked=True)
             made.leave()
@@ -99,7 +109,7 @@ def test_patience_ends_and_later_calls_end_at_once_but_those_that_knock():
                 await made.enter()
         await asyncio.sleep(0.3)
         assert await made.enter() is True
-        made.succeeded()
+        made.succeeded(knocked=True)
         made.leave()
         assert await made.enter() is False
 
