@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
+from agents.dialect import DialectError
 from agents.protocol import Backend, Request, capabilities_of
 from teachers.asking import Answer, Ask, Writer, too_bare
 from teachers.digits import digit_tokens, probabilities
@@ -80,7 +81,7 @@ class BackendAsker:
             asked = writer.write(room)
             if asked.bare:
                 return asked, [], too_bare(room)
-            ids = list(self.backend.dialect.open(asked.message, asked.system))
+            ids = self._open(asked)
             # A second reply and the correction before it must fit too.
             beside = 2 * self._limit(asked) + self._count(asked.form) + 200
             excess = len(ids) + beside - self.context
@@ -91,6 +92,14 @@ class BackendAsker:
                 what = "episode does" if writer.episodes == 1 else "episodes do"
                 told = f"the {what} not fit the judge's context ({len(ids)} tokens)"
                 return asked, [], told
+
+    def _open(self, asked: Ask[_T]) -> list[int]:
+        """The ids of the question, before it what the model is told to be."""
+        dialect = self.backend.dialect
+        try:
+            return list(dialect.open(asked.message, asked.system))
+        except DialectError:  # the template (Gemma 2's) has no place for a system message
+            return list(dialect.open(f"{asked.system}\n\n{asked.message}"))
 
     def _count(self, text: str) -> int:
         return len(self.backend.dialect.encode(text))

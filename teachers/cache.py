@@ -1,7 +1,4 @@
-"""Verdicts on disk, found by content: what a judge has said of an episode is not asked again.
-
-Equal episodes that are under way at the same time do not know of one another: each is asked for.
-"""
+"""Verdicts on disk, found by content: what a judge has said of an episode is not asked again."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from teachers.verdict import MAX_SCORE
 #: Characters of a reason that are kept.
 MAX_REASON = 2_000
 
-_THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+#: Where the prompt opened the thought (DeepSeek-R1, Qwen3-Thinking) the reply only ends it.
+_THINKING = re.compile(r"\A\s*(?:<think>|(?![{`\s])).*?</think>", re.DOTALL)
 _CODE = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n[ \t]*```\Z", re.DOTALL)
 _SCORE = re.compile(r'"score"\s*:\s*(?=[0-9])')
 
@@ -139,8 +140,8 @@ def read_object(
 ) -> tuple[dict[str, Any], int]:
     """The one JSON object in ``text``, with "id" and ``keys``, and where its text may begin.
 
-    Nothing may stand around the object but a code fence or a leading block of thoughts
-    (``<think>``), and "id" must be ``mark``. No key may stand twice in an object, but for that
+    Nothing may stand around the object but a code fence or a leading block of thoughts (up to
+    ``</think>``), and "id" must be ``mark``. No key may stand twice in an object, but for that
     under the key ``twice_in``: who reads it sees ``_TWICE`` there. Raises ``Fault``.
     """
     thinking = _THINKING.match(text)

@@ -23,9 +23,10 @@ class Judge(Protocol):
     """Reads finished episodes and scores each from 0 to 9, with a reason.
 
     A judge may also have ``fingerprint: str``, which names everything that its verdicts depend on
-    (its version, options, model, rubric): verdicts are cached only for judges that have one. One
-    that scores each turn too (``Verdict.turns``) says so by ``score_level``, "turn"; one that reads
-    no gold answer, reward or info of an episode, by ``show_gold``, ``False``. One whose verdicts
+    (its version, options, model, rubric) beside what is read of an episode, which its id is not:
+    only for judges that have one are verdicts cached, and shared among equal episodes. One that
+    scores each turn too (``Verdict.turns``) says so by ``score_level``, "turn"; one that reads no
+    gold answer, reward or info of an episode, by ``show_gold``, ``False``. One whose verdicts
     depend on the other episodes of a group says so by ``scores_groups``: it gets whole groups, in
     the order of their places (``teachers.whole_groups``), and ``batch_size`` tears none.
 

@@ -28,7 +28,8 @@ class ReplayJudge:
     Raises ``OVDError`` for a file that cannot be read or holds something else.
     """
 
-    name = "replay"
+    #: A verdict hangs on the episode's id too: none is cached or shared among equal episodes.
+    fingerprint = ""
 
     def __init__(self, file: str | Path = "") -> None:
         if not file:
@@ -41,7 +42,8 @@ class ReplayJudge:
             digest = hashlib.sha256(self.file.read_bytes()).hexdigest()
         except OSError as error:
             raise OVDError(f"{self.file}: cannot be read ({reason_of(error)})") from error
-        self.fingerprint = f"replay/1 {digest}"
+        #: Of this file as it is, so that a file of verdicts is not gone on with by another's.
+        self.name = f"replay:{digest[:12]}"
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
         """One verdict for every episode."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from agents.episode import Episode
 from teachers.cache import VerdictCache, content_hash
+from teachers.equal_episodes import EqualEpisodes
 from teachers.protocol import Judge, JudgeStopError
 from teachers.verdict import Verdict, VerdictError
 from teachers.whole_groups import Grouping, Unit, scores_groups
@@ -101,7 +102,8 @@ def stream_units(
 
     A unit is one episode, or a whole group for a judge that ``scores_groups``; it is never torn.
     No more are taken than the judge is asked for at a time: those of a batch, or, where it has
-    ``submit`` (``submit_group``), twice its ``concurrency``. Once ``stop`` is set nothing more is
+    ``submit`` (``submit_group``), twice its ``concurrency``. Equal episodes that would be under way
+    at the same time share a verdict (see ``EqualEpisodes``). Once ``stop`` is set nothing more is
     asked, and the stream ends when what is under way is answered.
 
     Raises ``JudgeStopError`` in the same manner, where the judge does.
@@ -109,6 +111,7 @@ def stream_units(
     stop = threading.Event() if stop is None else stop
     submit = getattr(judge, "submit_group" if scores_groups(judge) else "submit", None)
     asking = _Batches(judge) if submit is None else _OneByOne(judge, submit, stop)
+    equal = EqualEpisodes(judge)
     try:
         for unit in units:
             place, episode = unit[0]
@@ -116,12 +119,12 @@ def stream_units(
                 last_line = episode.error.strip().rsplit("\n", 1)[-1] or "no message"
                 told = f"the episode ended in an error: {last_line}"
                 yield place, _failure(judge, episode, told)
-            else:
-                yield from asking.ask(unit)
+            elif not equal.waits(place, episode):
+                yield from equal.spread(asking.ask(unit))
             if stop.is_set() or asking.stopped is not None:
                 break
         if asking.stopped is None or isinstance(asking, _OneByOne):
-            yield from asking.rest(stop)
+            yield from equal.spread(asking.rest(stop))
     finally:
         asking.close()
     if asking.stopped is not None and not stop.is_set():

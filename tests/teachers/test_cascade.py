@@ -18,7 +18,7 @@ def test_the_dear_judge_is_asked_only_near_theta_and_for_failures():
     dear = Counts(1, 2, 3, 4, 5, 6, name="dear")
     verdicts = score(
         CascadeJudge(cheap, dear, theta=7, margin=1),
-        [make_episode("a", index=i) for i in range(6)],
+        [make_episode(f"a{i}", index=i) for i in range(6)],
     )
     assert dear.asked == [1, 2, 3, 5]
     assert [v.score for v in verdicts] == [9, 2, 3, 4, 5.9, 6]

@@ -36,7 +36,7 @@ class Breaks:
 
 
 def one(*members, **options):
-    episodes = [make_episode("a", index=i) for i in range(len(members[0]))]
+    episodes = [make_episode(f"a{i}", index=i) for i in range(len(members[0]))]
     judge = EnsembleJudge([Says(*m, name=f"j{i}") for i, m in enumerate(members)], **options)
     return score(judge, episodes)
 

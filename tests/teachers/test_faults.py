@@ -183,6 +183,15 @@ def test_beyond_the_patience_the_rest_are_errors_that_are_asked_again(tmp_path):
     server.stop()
 
 
+def test_equal_episodes_are_asked_about_and_paid_for_once(serve):
+    server = serve({"a": ["500"]}, seconds=0.05)
+    verdicts = score(judge_at(server, concurrency=4), cases("a", "a", "b", "a", "b", "c"))
+    assert [v.score for v in verdicts] == [7] * 6
+    assert [v.episode for v in verdicts] == [e.id for e in cases(*"aabab", "c")]
+    assert server.charged == {"a": 1, "b": 1, "c": 1}
+    assert [bool(v.prompt_tokens) for v in verdicts] == [True, False, True, False, False, True]
+
+
 def test_a_failure_of_one_is_no_outage(serve):
     server = serve({"bad": ["500"] * 50})
     judge = judge_at(server, concurrency=2)

@@ -126,7 +126,7 @@ def test_whole_groups_that_wait_are_asked_for_together(tasks):
             name = "script"
 
             def act(self, episodes):
-                return [Act("\\boxed{1}") for _ in episodes]
+                return [Act(f"\\boxed{{{episode.index}}}") for episode in episodes]
 
         rollout(Script(), "ovd/Math-v0", tasks, group_size=2, batch_size=2, progress=take)
         judge.gate.set()

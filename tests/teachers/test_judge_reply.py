@@ -21,6 +21,7 @@ def reply(score=7, reason="Fine.", mark=MARK):
         f"```json\n{reply()}\n```",
         f"```\n{reply()}\n```",
         f"<think>maybe {{ 3? }}</think>\n{reply()}",
+        f"\nThe prompt opened this thought: {{ 3? }}\n</think>\n\n{reply()}",
         '{"id":"3fa9c1d2","score":7,"reason":"Fine."}',
         '{"reason": "Fine.", "score" : 7, "id": "3fa9c1d2"}',
     ],
@@ -84,6 +85,13 @@ def test_a_score_quoted_in_the_reason_is_not_the_score():
     found = parse_reply(text, MARK)
     assert found.score == 2
     assert text[len(found.before_score) :] == "2}"
+
+
+@pytest.mark.parametrize("around", ["{}", "```json\n{}\n```", " \n{}", " \n```\n{}\n```"])
+def test_the_end_of_a_thought_that_the_reason_quotes_ends_nothing(around):
+    quoted = f"It wrote </think>{reply(9)}"
+    found = parse_reply(around.replace("{}", reply(2, quoted)), MARK)
+    assert (found.score, found.reason) == (2, quoted)
 
 
 @given(st.integers(0, 9), st.text(min_size=1).filter(str.strip))

@@ -6,9 +6,12 @@ import re
 
 import pytest
 
+from agents.chat_dialect import ChatDialect
+from agents.protocol import Completion
 from ovd_envs.errors import OVDError
 from teachers import LLMJudge, load_rubric, score
 from teachers.judge_loading import load_llm_judge
+from tests.chat_templates import made_tokenizer
 
 LOGPROBS = [math.log(p) for p in [0.01] * 7 + [0.5, 0.3, 0.1]]
 
@@ -374,3 +377,31 @@ def test_a_control_token_that_a_reason_quotes_stays_text_where_the_digits_are_re
     assert verdict.distribution is not None
     assert quoted in backend.prompts[-1]
     assert "\1" not in backend.prompts[-1]
+
+
+def test_what_the_judge_is_told_stands_in_the_question_where_a_template_has_no_other_place(
+    scripted_backend, episode
+):
+    dialect = ChatDialect(made_tokenizer("gemma-2"))
+
+    class Backend(scripted_backend):
+        def generate(self, requests):
+            self.prompts = [dialect.tokenizer.decode(request.ids) for request in requests]
+            texts = [self.reply(prompt) for prompt in self.prompts]
+            return [Completion([1], [0.0], "end_of_turn", text) for text in texts]
+
+    backend = Backend(good(7))
+    backend.dialect = dialect
+    [verdict] = score(LLMJudge(backend), [episode("95")])
+    assert (verdict.score, verdict.error) == (7, None)
+    [prompt] = backend.prompts
+    assert prompt.startswith("<bos><start_of_turn>user\nYou ")
+    assert load_rubric("general") in prompt
+    assert prompt.count("<start_of_turn>") == 2
+
+
+def test_a_thought_that_the_prompt_begins_is_none_of_the_reply(scripted_backend, episode):
+    reply = good(7)
+    backend = scripted_backend(lambda prompt: f"Is it a 3?\n</think>\n\n{reply(prompt)}")
+    [verdict] = score(LLMJudge(backend), [episode("95")])
+    assert (verdict.score, verdict.reason) == (7, "Sound.")

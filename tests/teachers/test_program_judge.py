@@ -136,7 +136,7 @@ def slow(tmp_path, monkeypatch):
 
 def test_a_function_that_hangs_is_killed_and_the_next_episode_judged(slow):
     judge = make_judge("program", function=slow, deadline=1.0)
-    said = ["good", "loop", "sleep", "leave", "fail", "good"]
+    said = ["good", "loop", "sleep", "leave", "fail", "good too"]
     began = time.monotonic()
     verdicts = score(judge, [make_episode(text, index=i) for i, text in enumerate(said)])
     assert time.monotonic() - began < 40

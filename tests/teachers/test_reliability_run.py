@@ -25,7 +25,9 @@ def folder(tmp_path):
     write_episodes(
         tmp_path / "e.jsonl",
         [
-            make_episode(f"\\boxed{{{95 if i % 2 else 3}}}", group=str(g), index=i, reward=i % 2)
+            make_episode(
+                f"{g}, {i}: \\boxed{{{95 if i % 2 else 3}}}", group=str(g), index=i, reward=i % 2
+            )
             for g in range(6)
             for i in range(4)
         ],

@@ -50,11 +50,11 @@ def test_the_newer_of_two_verdicts_counts(saved):
     assert score(make_judge("replay", file=str(out)), episodes[:1])[0].score == 8
 
 
-def test_the_fingerprint_follows_the_file(saved):
+def test_the_name_follows_the_file(saved):
     _, out = saved
-    before = make_judge("replay", file=str(out)).fingerprint
+    before = make_judge("replay", file=str(out)).name
     out.write_text(out.read_text().replace('"score": 4', '"score": 5'))
-    assert make_judge("replay", file=str(out)).fingerprint != before
+    assert make_judge("replay", file=str(out)).name != before
 
 
 def test_files_that_are_none(tmp_path):

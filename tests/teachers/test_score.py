@@ -27,6 +27,11 @@ def good(episodes):
 
 @pytest.fixture
 def group(episode):
+    return [episode(f"\\boxed{{{i}}}", index=i) for i in range(8)]
+
+
+@pytest.fixture
+def equal(episode):
     return [episode("\\boxed{95}", index=i) for i in range(8)]
 
 
@@ -100,11 +105,36 @@ def test_ctrl_c_goes_up_and_keeps_what_is_done(episode, tmp_path):
     assert [v.episode for v in verdicts] == [e.id for e in group]
 
 
-def test_equal_content_is_asked_for_once_where_there_is_a_cache(group, tmp_path):
-    judge = FunctionJudge(good, batch_size=2)
-    verdicts = score(judge, group, cache=VerdictCache(tmp_path))
-    assert judge.asked == [[e.id for e in group[:2]]]
-    assert [v.episode for v in verdicts] == [e.id for e in group]
+def paid(episodes):
+    return [Verdict(e.id, "function", 7, seconds=1.0, prompt_tokens=9) for e in episodes]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_equal_content_is_asked_for_once_where_there_is_a_cache(batch_size, equal, tmp_path):
+    judge = FunctionJudge(paid, batch_size=batch_size)
+    verdicts = score(judge, equal, cache=VerdictCache(tmp_path))
+    assert judge.asked == [[equal[0].id]]
+    assert [v.episode for v in verdicts] == [e.id for e in equal]
+
+
+def test_equal_episodes_of_a_batch_share_a_verdict_that_is_paid_for_once(equal, group):
+    judge = FunctionJudge(paid)
+    verdicts = score(judge, [*equal, *group[1:]])
+    assert judge.asked == [[equal[0].id, *(e.id for e in group[1:])]]
+    assert [v.episode for v in verdicts] == [e.id for e in [*equal, *group[1:]]]
+    assert [v.score for v in verdicts] == [7] * 15
+    assert [v.prompt_tokens for v in verdicts] == [9, *[0] * 7, *[9] * 7]
+
+
+def test_the_failure_of_one_of_equal_episodes_is_that_of_all(equal):
+    verdicts = score(FunctionJudge(lambda e: []), equal)
+    assert all(v.failed for v in verdicts)
+
+
+def test_a_judge_that_does_not_say_what_its_verdicts_depend_on_is_asked_about_each(equal):
+    judge = FunctionJudge(good)
+    judge.fingerprint = ""
+    assert [v.score for v in score(judge, equal)] == [e.index for e in equal]
 
 
 def test_episodes_of_one_id_are_never_asked_together(episode):
@@ -132,7 +162,7 @@ def test_any_answer_of_a_judge_gives_one_verdict_each_and_invents_no_score(data)
     from teachers.score import score
     from tests.teachers.conftest import make_episode
 
-    episodes = [make_episode("x", index=i) for i in range(5)]
+    episodes = [make_episode(f"x{i}", index=i) for i in range(5)]
     names = st.sampled_from([e.id for e in episodes] + ["stranger"])
     answers = data.draw(
         st.lists(
