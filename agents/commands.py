@@ -147,7 +147,7 @@ def choose_tasks(env: str, options: Mapping[str, Any], spec: str, split: str) ->
 
 def read_tasks(path: str) -> list[Task]:
     """Every task of a JSONL file, in its order. Raises ``OVDError`` naming file and row."""
-    from ovd_envs.sources import JsonlTasks
+    from ovd_envs.record_tasks import JsonlTasks
 
     return list(JsonlTasks({"all": path}).iterate("all"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ovd_envs.errors import TaskError
-from ovd_envs.sources import HubTasks
+from ovd_envs.record_tasks import HubTasks
 
 #: https://huggingface.co/datasets/RUC-NLPIR/FlashRAG_datasets
 FLASHRAG_DATASET = "RUC-NLPIR/FlashRAG_datasets"

@@ -13,7 +13,7 @@ from typing import Any
 from agents.episode import Episode, read_episodes
 from ovd_envs.env import Budget, Reply, TextEnv
 from ovd_envs.errors import TaskError
-from ovd_envs.sources import TEST_SHARE
+from ovd_envs.record_tasks import TEST_SHARE
 from ovd_envs.stable import stable_hash
 from ovd_envs.task import ListTasks, Task
 from teachers.judge_prompt import Prompting

@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ovd_envs
-from ovd_envs import OVDError, Task, TaskError, sources
+from ovd_envs import OVDError, Task, TaskError, record_tasks, sources
 from ovd_envs.formats import read_record
 from ovd_envs.math_tasks import ArithmeticTasks
-from ovd_envs.sources import HubTasks, JsonlTasks, shared_source, task_source
+from ovd_envs.record_tasks import HubTasks, JsonlTasks
+from ovd_envs.sources import shared_source, task_source
 
 GSM8K = {
     "question": "Natalia sold clips to 48 friends in April, and half as many in May. How many?",
@@ -430,9 +431,9 @@ def settled(monkeypatch):
 
 def test_a_rollouts_environments_read_their_tasks_once(tmp_path, settled, monkeypatch):
     reads = []
-    read = sources.read_jsonl_numbered
+    read = record_tasks.read_jsonl_numbered
     monkeypatch.setattr(
-        sources, "read_jsonl_numbered", lambda path: reads.append(path) or read(path)
+        record_tasks, "read_jsonl_numbered", lambda path: reads.append(path) or read(path)
     )
     path = str(write(tmp_path / "rows.jsonl", questions(20)))
     for _ in range(64):
