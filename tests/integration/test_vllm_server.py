@@ -18,6 +18,7 @@ from agents.transformers_backend import TransformersBackend, load_model
 from agents.vllm_server import VLLMServerBackend
 from ovd_envs import make
 from ovd_envs.errors import OVDError
+from teachers import make_judge, score
 from tests.integration.needs import needs_vllm
 from tests.integration.test_vllm_backend import TOLERANCE, difference, prompts
 from tests.integration.vllm_process import VLLMProcess, free_port
@@ -89,6 +90,25 @@ def test_a_reply_is_held_to_a_schema(backend):
     [task] = make("ovd/Math-v0").unwrapped.tasks.distinct("test", 1)
     [episode] = rollout(student, "ovd/Math-v0", [task])
     assert json.loads(episode.turns[0].action)["score"] in range(10)
+
+
+def test_criteria_that_a_model_writes_and_checks(server, tmp_path):
+    """The judge "rubric" with a real model for both parts: untrained, it has the form at least."""
+    [task] = make("ovd/Math-v0").unwrapped.tasks.distinct("test", 1)
+    address = f"openai:{server.url}/v1"
+    student = agents.load_student("smollm2-135m", backend=address, temperature=1.0, max_tokens=24)
+    episodes = rollout(student, "ovd/Math-v0", [task], group_size=2)
+    options = {"model": "smollm2-135m", "backend": address, "max_tokens": 400}
+    options |= {"demonstrator": "scripted", "rubrics": str(tmp_path)}
+    first = score(make_judge("rubric", **options), episodes)
+    [kept] = tmp_path.glob("*.json")
+    assert 3 <= len(json.loads(kept.read_text())["criteria"]) <= 8
+    assert all(verdict.score is not None for verdict in first)
+    again = score(make_judge("rubric", **options), episodes)
+    assert [(v.score, v.reason) for v in again] == [(v.score, v.reason) for v in first]
+    # The criteria are not written again.
+    paid = [sum(v.completion_tokens for v in verdicts) for verdicts in (first, again)]
+    assert 0 < paid[1] < paid[0]
 
 
 def test_adapters_that_were_left_are_not_listed_any_more(backend, server, reference):
