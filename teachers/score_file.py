@@ -139,9 +139,9 @@ class _Scoring:
         """(key, verdict) of all that have one, in the order of the episodes."""
         rows = []
         for place, known in enumerate(self._keyed):
-            verdict = self.found.get(place)
-            if verdict is None and (before := self._known.get(known)) and not before.failed:
-                verdict = before  # of a group that was to be asked for again, and was not yet
+            # What was to be asked for again, and was not yet, stays as it was: what a failure has
+            # cost counts in the budget of the next start.
+            verdict = self.found.get(place) or self._known.get(known)
             if verdict is not None:
                 rows.append((known[1], verdict))
         return rows
