@@ -4,7 +4,8 @@
 
 1. demo: the scripted run, `examples/math_cpu.yaml`.
 2. judging: the episodes of its student with the step judge's verdicts, and some of its last student
-   on other levels. Unseen: what it answered to held-out tasks at each evaluation.
+   on other levels. Unseen: what it answered to held-out tasks at each evaluation; their sums stand
+   in no solution of the other levels' tasks either.
 3. judge: `examples/judge_cpu.yaml`: a fresh SmolLM2 learns to judge them without the gold answers.
 4. reliability: that judge on the unseen episodes: through a server (vLLM over HTTP) held to a
    schema with the digits' probabilities, without a schema, and in this process, where all ten
@@ -21,6 +22,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,7 +40,9 @@ from agents.protocol import Capabilities, Completion, Request
 from agents.serve_model import server_command
 from agents.student_source import find_source
 from agents.vllm_server import VLLMServerBackend
+from ovd_envs.task import Task
 from teachers import LLMJudge, StepJudge, load_rubric, make_judge, read_verdicts
+from teachers.demonstrators import equations_of
 from teachers.reliability import Judged, reliability
 from teachers.score_file import score_file
 from teachers.verdict import Verdict
@@ -47,6 +51,8 @@ from training.run import Run
 ROOT = Path(__file__).parents[1]
 RUBRIC = ROOT / "examples" / "judge_cpu_rubric.md"
 THETA = 7.0
+#: Two numbers that are added; those of "1 + 2 + 3" are two such pairs.
+_SUM = re.compile(r"(?=\b(\d+) \+ (\d+)\b)")
 #: Levels of which the judge sees some episodes beside the demo's, and how many of each.
 OTHER_LEVELS = ("subtraction", "multiplication", "mixed", "word-1")
 
@@ -66,6 +72,12 @@ def train(config: str, run: Path, changes: list[str]) -> None:
 def judging_files(out: Path, others: int, unseen: int) -> Path:
     """The episodes to learn from and the unseen ones, with the step judge's verdicts."""
     folder, demo = out / "judging", Run(out / "demo")
+    stages = [
+        replace(episode, agent=f"demo after step {result['step']}")
+        for result in demo.evaluations()
+        for episode in list(read_episodes(demo.evaluation_episodes(result["step"])))[:unseen]
+    ]
+    held_out = {pair for episode in stages for pair in sums_of(episode.task)}
     if not (folder / "episodes.jsonl").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         levels = OTHER_LEVELS if others else ()
@@ -83,18 +95,24 @@ def judging_files(out: Path, others: int, unseen: int) -> Path:
         ]
         for level in levels:
             told = read_episodes(folder / f"{level}.jsonl")
-            episodes += [replace(episode, agent=f"demo on {level}") for episode in told]
+            # A judge is shown the solution: one in which a held-out sum is a step tells its result.
+            episodes += [
+                replace(episode, agent=f"demo on {level}")
+                for episode in told
+                if held_out.isdisjoint(sums_of(episode.task))
+            ]
         write_episodes(folder / "episodes.jsonl", episodes)
     if not (folder / "unseen.jsonl").is_file():
-        stages = [
-            replace(episode, agent=f"demo after step {result['step']}")
-            for result in demo.evaluations()
-            for episode in list(read_episodes(demo.evaluation_episodes(result["step"])))[:unseen]
-        ]
         write_episodes(folder / "unseen.jsonl", stages)
     for episodes_file, verdicts in (("episodes", "verdicts"), ("unseen", "unseen-verdicts")):
         score_file(StepJudge(), folder / f"{episodes_file}.jsonl", folder / f"{verdicts}.jsonl")
     return folder
+
+
+def sums_of(task: Task) -> set[tuple[int, int]]:
+    """The pairs of whole numbers that the task's solution adds, each the smaller first."""
+    pairs = (pair for step in equations_of(task) for pair in _SUM.findall(step))
+    return {(min(pair), max(pair)) for pair in (tuple(map(int, found)) for found in pairs)}
 
 
 @contextlib.contextmanager
@@ -173,7 +191,7 @@ def judge_reliability(out: Path, address: str, exact: int) -> dict[str, Any]:
     api = {"model": "judge", "backend": f"openai:{address}/v1", "concurrency": 64, **named}
     ask("held-to-schema", lambda: make_judge("llm", **api), episodes)
     ask("free", free, episodes)
-    # Every n-th, so that all stages and tasks are among them.
+    # Every n-th, so that all stages are among them, of an n-th of the tasks.
     some = episodes[:: max(1, len(episodes) // exact)][:exact]
     ask("exact-digits", lambda: make_judge("llm", model=model, **named), some)
     return results

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,13 +158,20 @@ def score(
     measured = None
     if reliability and stopped is None:
         runs = [verdicts]
-        for number in range(2, repeats + 1):
-            with ScoreProgress(len(identities), chosen) as bar:
-                runs.append(ask_again(chosen, episodes, target, number, identities, bar.tell))
-        measured = measure(chosen, episodes, runs, theta=theta, precision=precision)
-        summary["reliability"] = measured.to_dict()
-        if page is not None:
-            write_atomic(page, reliability_page(measured))
+        try:
+            for number in range(2, repeats + 1):
+                paid = chain.from_iterable(runs)
+                with ScoreProgress(len(identities), chosen) as bar:
+                    runs.append(
+                        ask_again(chosen, episodes, target, number, identities, bar.tell, paid=paid)
+                    )
+            measured = measure(chosen, episodes, runs, theta=theta, precision=precision)
+        except BudgetError as spent:
+            summary["stopped"] = str(spent)
+        else:
+            summary["reliability"] = measured.to_dict()
+            if page is not None:
+                write_atomic(page, reliability_page(measured))
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
@@ -208,8 +216,11 @@ def _exit_unless_complete(summary: Mapping[str, Any], verdicts: Sequence[Verdict
             err=True,
         )
     if summary["stopped"]:
+        missing = "what --reliability asks again is not complete"
+        if summary["not_asked"]:
+            missing = f"{summary['not_asked']} episode(s) were not asked for"
         typer.echo(
-            f"stopped: {summary['stopped']}; {summary['not_asked']} episode(s) were not asked for "
+            f"stopped: {summary['stopped']}; {missing} "
             "(the same command with a larger budget goes on)",
             err=True,
         )

@@ -16,12 +16,13 @@ from ovd_envs.errors import TaskError
 from ovd_envs.record_tasks import TEST_SHARE
 from ovd_envs.stable import stable_hash
 from ovd_envs.task import ListTasks, Task
+from teachers.cache import content_hash
 from teachers.judge_prompt import Prompting
 from teachers.judge_reply import Fault, parse_reply
 from teachers.rubric import load_rubric
 from teachers.shortening import MAX_EPISODE_TOKENS, Room
 from teachers.verdict import MAX_SCORE, Verdict
-from teachers.verdict_log import read_verdicts
+from teachers.verdict_log import content_of, read_keyed
 
 #: What the demonstrator ``judging`` needs to know of the judged episode's task.
 _SHOWN = ("solution", "operands", "level", "kind")
@@ -38,7 +39,8 @@ class JudgingEnv(TextEnv):
 
     Args:
         episodes: a JSONL file of episodes.
-        verdicts: the verdicts on them, as ``ovd score`` writes them; matched by the episode's id.
+        verdicts: the verdicts on them, as ``ovd score`` writes them; matched by the episode's id
+            and content, or by its id alone where a row does not say what it was on.
         rubric: a rubric's name, or a text file.
         show_gold: whether the gold answers of the episodes are shown.
         split: "train" or "test": one in ten of the questions that the episodes answer belongs to
@@ -116,11 +118,12 @@ def _read(
     episodes: str, verdicts: str, rubric: str, show_gold: bool, stamps: tuple[int, ...]
 ) -> ListTasks:
     """The tasks of the files as they are, of which ``stamps`` tells."""
-    scored = {verdict.episode: verdict for verdict in read_verdicts(verdicts)}
+    # By the content too: an id comes again in files that were joined, and in a run done anew.
+    scored = {(v.episode, content_of(key)): v for key, v in read_keyed(verdicts)}
     train: dict[str, Task] = {}
     test: dict[str, Task] = {}
     for episode in read_episodes(episodes):
-        verdict = scored.get(episode.id)
+        verdict = scored.get((episode.id, content_hash(episode))) or scored.get((episode.id, ""))
         if verdict is None or verdict.score is None or episode.error is not None:
             continue
         task = _task(episode, verdict, rubric, show_gold=show_gold)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,21 @@ def ask_again(
     number: int,
     identities: Sequence[Identity] | None = None,
     progress: Callable[[Verdict, bool], None] | None = None,
+    *,
+    paid: Iterable[Verdict] = (),
 ) -> list[Verdict]:
     """Verdicts of repeat ``number`` (2 and up), without the cache; saved and gone on with as any.
 
     A judge that samples is told the number by its ``repeat`` (and its members by theirs): its
-    random numbers are named, so that it would say the same again.
+    random numbers are named, so that it would say the same again. ``paid`` are the verdicts of the
+    runs before: one budget holds for all.
     """
     _set_repeat(judge, number - 1)
     try:
         target = repeat_file(out, number)
-        return score_file(judge, episodes, target, identities=identities, progress=progress)
+        return score_file(
+            judge, episodes, target, identities=identities, progress=progress, paid=paid
+        )
     finally:
         _set_repeat(judge, 0)
 

@@ -49,11 +49,12 @@ class SavedDemonstrator:
     def _show(self, env: str, task: Task, seed: tuple[int, ...]) -> Episode:
         group = "-".join(map(str, seed[1:-1])) or "0"
         place: dict[str, Any] = {"group": group, "index": seed[-1], "seed": seed}
-        known = self._by_task.get(task.id, [])
-        told = "" if known else f"no saved episode of task {task.id!r}"
-        if known and known[0].task.question != task.question:
-            told = f"the saved episode of task {task.id!r} is of another question"
-        if told:
+        named = self._by_task.get(task.id, [])
+        known = [episode for episode in named if episode.task.question == task.question]
+        if not known:
+            told = f"no saved episode of task {task.id!r}"
+            if named:
+                told = f"the saved episode of task {task.id!r} is of another question"
             return Episode(
                 task, env, self.name, truncated=True, end_reason="error", error=told, **place
             )

@@ -56,6 +56,7 @@ def score_file(
     progress: Callable[[Verdict, bool], None] | None = None,
     identities: Sequence[Identity] | None = None,
     stop: threading.Event | None = None,
+    paid: Iterable[Verdict] = (),
 ) -> list[Verdict]:
     """Verdicts on the episodes of a file, in their order, saved in ``out`` as they come.
 
@@ -64,7 +65,8 @@ def score_file(
     tokens of the verdict. A kill at any moment loses at
     most what is under way. ``progress`` is called with each verdict and whether it is new.
     ``identities`` is what ``identify`` gave, where it was called before. Once ``stop`` is set
-    nothing more is asked, and what is under way is waited for.
+    nothing more is asked, and what is under way is waited for. What the verdicts of ``paid`` cost
+    counts in the judge's budget, beside what those of ``out`` did.
 
     Raises ``OVDError`` where ``out`` holds verdicts on other episodes or of another judge, or
     cannot be written; ``JudgeStopError`` where it is no use to go on, and ``KeyboardInterrupt``
@@ -75,7 +77,7 @@ def score_file(
     if out.exists() and out.samefile(episodes):
         raise OVDError(f"{out}: this is the file of the episodes; expected another for verdicts")
     with VerdictLog(out) as log:
-        scoring = _Scoring(judge, episodes, identities, log, cache, progress)
+        scoring = _Scoring(judge, episodes, identities, log, cache, progress, paid)
         try:
             with _no_long_collections():
                 scoring.run(stop or threading.Event())
@@ -116,6 +118,7 @@ class _Scoring:
         log: VerdictLog,
         cache: VerdictCache | None,
         progress: Callable[[Verdict, bool], None] | None,
+        paid: Iterable[Verdict],
     ) -> None:
         self._judge, self._episodes, self._log, self._cache = judge, episodes, log, cache
         self._progress = progress
@@ -133,15 +136,15 @@ class _Scoring:
         self.found: dict[int, Verdict] = {}
         spending = getattr(judge, "spending", None)
         if spending is not None:  # a budget is that of the file, however often it is begun anew
-            spending.begin(self._known.values())
+            spending.begin([*paid, *self._known.values()])
 
     def rows(self) -> list[tuple[str, Verdict]]:
         """(key, verdict) of all that have one, in the order of the episodes."""
         rows = []
         for place, known in enumerate(self._keyed):
-            verdict = self.found.get(place)
-            if verdict is None and (before := self._known.get(known)) and not before.failed:
-                verdict = before  # of a group that was to be asked for again, and was not yet
+            # What was to be asked for again, and was not yet, stays as it was: what a failure has
+            # cost counts in the budget of the next start.
+            verdict = self.found.get(place) or self._known.get(known)
             if verdict is not None:
                 rows.append((known[1], verdict))
         return rows

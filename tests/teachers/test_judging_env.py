@@ -15,10 +15,11 @@ from agents.rollout import rollout
 from agents.student import Student
 from ovd_envs.checker import check_environment
 from ovd_envs.errors import OVDError
-from teachers import LLMJudge, Verdict, make_demonstrator
+from teachers import LLMJudge, StepJudge, Verdict, make_demonstrator
 from teachers.digits import digit_tokens
 from teachers.judge_reply import parse_reply
 from teachers.judging_env import judging_tasks, reply_text
+from teachers.score_file import score_file
 from tests.teachers.conftest import make_episode
 from tests.tiny import tiny_tokenizer
 
@@ -119,6 +120,24 @@ def test_the_gold_answer_is_shown_only_where_it_is_said_so(tmp_path):
         tasks = ovd_envs.make(ENV, show_gold=show_gold, **options).tasks
         [task] = [t for split in ("train", "test") for t in tasks.iterate(split)]
         assert ("31415" in task.question) is show_gold
+
+
+def test_an_id_that_comes_again_does_not_get_another_episodes_verdict(tmp_path):
+    """In files that were joined, and where a run was done anew after it was judged."""
+    right = make_episode("\\boxed{95}", reward=1.0)
+    wrong, changed = make_episode("\\boxed{85}"), make_episode("\\boxed{75}")
+    assert right.id == wrong.id == changed.id
+    write_episodes(tmp_path / "episodes.jsonl", [right, wrong])
+    score_file(StepJudge(), tmp_path / "episodes.jsonl", tmp_path / "verdicts.jsonl")
+    write_episodes(tmp_path / "episodes.jsonl", [right, wrong, changed])
+    options = {name: str(tmp_path / f"{name}.jsonl") for name in ("episodes", "verdicts")}
+    tasks = ovd_envs.make(ENV, show_gold=False, **options).tasks
+    scores = {
+        next(n for n in (95, 85, 75) if f"boxed{{{n}}}" in task.question): task.answers
+        for split in ("train", "test")
+        for task in tasks.iterate(split)
+    }
+    assert scores == {95: ("8",), 85: ("0",)}
 
 
 @pytest.mark.parametrize(

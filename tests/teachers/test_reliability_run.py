@@ -16,6 +16,7 @@ from teachers.reliability_page import reliability_page
 from teachers.reliability_run import ask_again, order_effect, repeat_file
 from teachers.score_file import score_file
 from tests.teachers.conftest import make_episode
+from tests.teachers.fault_server import COMPLETION_TOKENS, PROMPT_TOKENS
 from training.cli import main
 
 
@@ -137,6 +138,23 @@ def test_from_the_command_line(folder, capsys):
     assert code == 0
     assert "suggested theta" in out
     assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_a_budget_holds_for_the_repeats_too(tmp_path, serve, capsys):
+    server, each = serve(), PROMPT_TOKENS + COMPLETION_TOKENS
+    episodes = [make_episode(f"case:{n} I say 95", index=n, reward=n % 2) for n in range(24)]
+    write_episodes(tmp_path / "e.jsonl", episodes)
+    asked = [tmp_path / "e.jsonl", "-j", "llm", "-m", "m", "--backend", f"openai:{server.url}"]
+    asked += ["--option", "max_tokens=20", "--reliability", "--repeats", 3, "--json"]
+    budget = 44 * each
+    code, out, err = run(capsys, *asked, "--option", f"budget_tokens={budget}")
+    assert 24 * each < server.charged.total() * each <= budget
+    assert code == 1
+    assert f"the budget of {budget} tokens is spent" in json.loads(out)["stopped"]
+    assert "a larger budget goes on" in err
+    code, out, _ = run(capsys, *asked, "--option", f"budget_tokens={100 * each}")
+    assert (code, server.charged.total()) == (0, 72)
+    assert json.loads(out)["reliability"]["repeats"]["times"] == 3
 
 
 @pytest.mark.parametrize("alone", [("--repeats", 2), ("--precision", 0.9), ("--page", "x.html")])

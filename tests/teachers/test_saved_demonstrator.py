@@ -63,6 +63,20 @@ def test_a_task_without_an_episode_is_an_error_of_the_demonstrator(saved):
     assert "is of another question" in episode.error
 
 
+def test_of_a_name_that_two_questions_have_only_the_right_one_is_shown(saved):
+    """In files that were joined, e.g. of two levels or of a task source that has changed."""
+    one, two, *_ = tasks(2)
+    renamed = type(two)(one.id, two.question, two.answers)
+    agent = ScriptedAgent(lambda e: f"\\boxed{{{e.task.answers[0]}}}", "somebody")
+    both = rollout(agent, "ovd/Math-v0", [renamed, one])
+    write_episodes(saved, both)
+    shown = make_demonstrator("saved", episodes=str(saved))
+    for task, episode in ((one, both[1]), (renamed, both[0])):
+        requests = [(task, (0, 1, 0, index)) for index in range(2)]
+        episodes = shown.demonstrate("ovd/Math-v0", requests)
+        assert [(e.error, e.answer) for e in episodes] == [(None, episode.answer)] * 2
+
+
 def test_a_file_that_shows_nothing_is_refused(tmp_path, saved):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")

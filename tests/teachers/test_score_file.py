@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agents.episode import read_episodes, write_episodes
 from ovd_envs.errors import OVDError
-from teachers import StepJudge, Verdict, VerdictCache, read_verdicts
+from teachers import JudgeStopError, StepJudge, Verdict, VerdictCache, read_verdicts
 from teachers.score_file import score_file
 from teachers.verdict_log import VerdictLog
 from tests.teachers.conftest import make_episode
@@ -91,6 +93,25 @@ def test_ctrl_c_loses_the_batch_under_way_alone(folder):
     judge = Judge()
     assert [v.score for v in run(judge, folder)] == list(range(7))
     assert judge.asked == [4, 5, 6]
+
+
+@pytest.mark.parametrize("how", ["no money", "ctrl-c"])
+def test_what_a_failure_has_cost_is_kept_where_it_could_not_be_asked_again(folder, how):
+    class Dear(Judge):
+        def judge(self, episodes):
+            if how == "no money" and self.stops_at == 0:
+                raise JudgeStopError("the budget is spent")
+            return [replace(v, prompt_tokens=100) for v in super().judge(episodes)]
+
+    first = run(Dear(fails=[2, 5]), folder)
+    stop = threading.Event()
+    if how == "ctrl-c":
+        stop.set()
+    with pytest.raises(JudgeStopError if how == "no money" else KeyboardInterrupt):
+        run(Dear(stops_at=0), folder, stop=stop)
+    assert list(read_verdicts(folder / "verdicts.jsonl")) == first
+    verdicts = run(Dear(), folder)
+    assert sum(v.prompt_tokens for v in verdicts) == 900
 
 
 @pytest.mark.parametrize("cut", [1, 10, 30, 100])
