@@ -204,7 +204,7 @@ class VLLMServerBackend:
             "token_ids": list(request.ids),
             "sampling_params": sampling_options(self.dialect, request),
         }
-        deadline = time.monotonic() + self._patience
+        deadline = 0.0
         while True:
             server = self._least_busy()
             server.under_way += 1
@@ -218,8 +218,11 @@ class VLLMServerBackend:
             except _StaleError:
                 await self._try_to_update(server)
             except _GoneError as error:
-                server.rests_until = time.monotonic() + _PAUSE
-                if time.monotonic() > deadline:
+                now = time.monotonic()
+                server.rests_until = now + _PAUSE
+                # From the first failure on: a long reply that was under way had its server.
+                deadline = deadline or now + self._patience
+                if now >= deadline:
                     raise OVDError(
                         f"model {self.name!r}: no server has answered for {self._patience:g} s "
                         f"({error})"
