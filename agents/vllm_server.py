@@ -196,7 +196,13 @@ class VLLMServerBackend:
                     f"no vLLM server answers at {server.url} ({error}); start one: "
                     f"ovd serve-model {self.name}"
                 ) from error
-            lengths.append(int(reply["data"][0]["max_model_len"]))
+            try:
+                lengths.append(int(reply["data"][0]["max_model_len"]))
+            except (IndexError, KeyError, TypeError, ValueError) as error:  # some other server
+                raise OVDError(
+                    f"{server.url}/v1/models: tells no max_model_len; expected a server as "
+                    f"`ovd serve-model {self.name}` starts it"
+                ) from error
         return min(lengths)
 
     async def _ask(self, request: Request) -> Completion:

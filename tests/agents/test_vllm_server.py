@@ -208,3 +208,10 @@ def test_patience_is_for_servers_that_do_not_answer_not_for_a_long_reply(servers
     backend.close()
     assert completion.ids == [65, END]
     assert not waits
+
+
+@pytest.mark.parametrize("answer", [{"data": [{"id": "m"}]}, {"data": []}, {}, "<html>"])
+def test_another_kind_of_server_is_told_in_one_line(servers, answer):
+    servers[0].answer = lambda path, body: (200, answer)
+    with pytest.raises(OVDError, match="expected a server as `ovd serve-model model` starts it"):
+        VLLMServerBackend([servers[0].url], tiny_tokenizer())
