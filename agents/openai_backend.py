@@ -155,7 +155,8 @@ def find_key(address: str, variable: str = KEY) -> str:
             f"backend 'openai': expected an address without a password, of {parts.hostname}; "
             f"a key comes from the environment ({variable})"
         )
-    key = os.environ.get(variable, "")
+    # Files of secrets end in a line feed; a header of it is refused with the key in the complaint.
+    key = os.environ.get(variable, "").strip()
     # A variable that was named is meant to be there.
     needed = variable != KEY or parts.hostname not in ("localhost", "127.0.0.1", "::1")
     if not key and needed:
