@@ -135,6 +135,14 @@ def test_the_key_comes_from_the_environment_and_stays_there(api, monkeypatch):
     assert "secret" not in str(raised.value)
 
 
+def test_a_key_that_the_server_quotes_is_not_told(api, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
+    server = api((401, {"error": {"message": "Incorrect API key provided: sk-secret-1234."}}))
+    with pytest.raises(OVDError, match="Incorrect API key provided") as raised:
+        OpenAIStudent(connect(server.url), "m").act([episode()])
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize("blanks", ["\n", "\r\n", " "])
 def test_blanks_around_a_key_are_not_of_it(api, monkeypatch, blanks):
     monkeypatch.setenv("OPENAI_API_KEY", f"sk-secret-1234{blanks}")
