@@ -22,7 +22,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from agents.openai_backend import KEY, OPENAI_ADDRESS, find_key
+from agents.openai_backend import KEY, NO_KEY, OPENAI_ADDRESS, find_key, without_key
 from agents.outage import MAX_PAUSE, Circuit
 from ovd_envs.errors import OVDError
 
@@ -118,7 +118,7 @@ class ChatAPI:
         self._pending = self._answered = 0
         # No retries of the client's own: it cannot tell an outage from a single failure.
         self._client: AsyncOpenAI = AsyncOpenAI(
-            base_url=address, api_key=self._key or "none", max_retries=0, timeout=None
+            base_url=address, api_key=self._key or NO_KEY, max_retries=0, timeout=None
         )
         self._places = asyncio.Semaphore(concurrency)
         self._circuit = Circuit(
@@ -293,7 +293,7 @@ class ChatAPI:
 
     def without_key(self, text: str) -> str:
         """``text`` with the key, should a server quote it, blotted out."""
-        return text.replace(self._key, "[key]") if self._key else text
+        return without_key(text, self._key)
 
     async def _counted(self, work: Coroutine[Any, Any, _T]) -> _T:
         self._pending += 1

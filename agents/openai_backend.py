@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 OPENAI_ADDRESS = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
 
+#: What stands for a key where none is needed: the client wants one.
+NO_KEY = "none"
+
 #: Tries after the first, by the client: it waits longer each time, or as Retry-After says.
 _RETRIES = 6
 
@@ -109,7 +112,7 @@ class OpenAIStudent:
                 **options,
             )
         except openai.OpenAIError as error:
-            why = " ".join(str(error).split())[:300]
+            why = without_key(" ".join(str(error).split()), self.client.api_key)[:300]
             raise OVDError(f"model {self.model!r} at {self.client.base_url}: {why}") from error
         if not reply.choices:
             raise OVDError(f"model {self.model!r} at {self.client.base_url}: an empty reply")
@@ -138,7 +141,7 @@ def connect(address: str = OPENAI_ADDRESS) -> OpenAI:
     from openai import OpenAI
 
     key = find_key(address)
-    return OpenAI(base_url=address, api_key=key or "none", max_retries=_RETRIES)
+    return OpenAI(base_url=address, api_key=key or NO_KEY, max_retries=_RETRIES)
 
 
 def find_key(address: str, variable: str = KEY) -> str:
@@ -155,9 +158,15 @@ def find_key(address: str, variable: str = KEY) -> str:
             f"backend 'openai': expected an address without a password, of {parts.hostname}; "
             f"a key comes from the environment ({variable})"
         )
-    key = os.environ.get(variable, "")
+    # Files of secrets end in a line feed; a header of it is refused with the key in the complaint.
+    key = os.environ.get(variable, "").strip()
     # A variable that was named is meant to be there.
     needed = variable != KEY or parts.hostname not in ("localhost", "127.0.0.1", "::1")
     if not key and needed:
         raise OVDError(f"backend 'openai': {parts.hostname} needs a key; set {variable}")
     return key
+
+
+def without_key(text: str, key: str) -> str:
+    """``text`` with the key, should a server quote it, blotted out."""
+    return text if key in ("", NO_KEY) else text.replace(key, "[key]")

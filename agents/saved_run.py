@@ -75,7 +75,7 @@ def _already_done(
 
     Raises ``OVDError`` where a saved episode is none of this run's.
     """
-    wanted = {key: task.id for task, key in requests}
+    wanted = {key: _content(task) for task, key in requests}
     done = {}
     for row, episode in enumerate(saved, start=1):
         found = {"env": episode.env, "agent": episode.agent, **episode.info.get("settings", {})}
@@ -85,7 +85,7 @@ def _already_done(
                     f"{out}, row {row}: an episode with {name} {found.get(name)!r}, this run has "
                     f"{value!r}; expected another --out"
                 )
-        if wanted.get(episode.seed) != episode.task.id:
+        if wanted.get(episode.seed) != _content(episode.task):
             raise OVDError(
                 f"{out}, row {row}: episode {episode.id} of {episode.task.id!r} is none of this "
                 "run's (other tasks, fewer tasks or another seed); expected another --out"
@@ -93,6 +93,11 @@ def _already_done(
         if episode.error is None:
             done[episode.seed] = episode
     return done
+
+
+def _content(task: Task) -> tuple[str, str, tuple[str, ...]]:
+    """What is asked and how it is graded: a file of tasks may change under the same ids."""
+    return task.id, task.question, tuple(task.answers)
 
 
 def _run_missing(

@@ -196,7 +196,13 @@ class VLLMServerBackend:
                     f"no vLLM server answers at {server.url} ({error}); start one: "
                     f"ovd serve-model {self.name}"
                 ) from error
-            lengths.append(int(reply["data"][0]["max_model_len"]))
+            try:
+                lengths.append(int(reply["data"][0]["max_model_len"]))
+            except (IndexError, KeyError, TypeError, ValueError) as error:  # some other server
+                raise OVDError(
+                    f"{server.url}/v1/models: tells no max_model_len; expected a server as "
+                    f"`ovd serve-model {self.name}` starts it"
+                ) from error
         return min(lengths)
 
     async def _ask(self, request: Request) -> Completion:
@@ -204,7 +210,7 @@ class VLLMServerBackend:
             "token_ids": list(request.ids),
             "sampling_params": sampling_options(self.dialect, request),
         }
-        deadline = time.monotonic() + self._patience
+        deadline = 0.0
         while True:
             server = self._least_busy()
             server.under_way += 1
@@ -218,8 +224,11 @@ class VLLMServerBackend:
             except _StaleError:
                 await self._try_to_update(server)
             except _GoneError as error:
-                server.rests_until = time.monotonic() + _PAUSE
-                if time.monotonic() > deadline:
+                now = time.monotonic()
+                server.rests_until = now + _PAUSE
+                # From the first failure on: a long reply that was under way had its server.
+                deadline = deadline or now + self._patience
+                if now >= deadline:
                     raise OVDError(
                         f"model {self.name!r}: no server has answered for {self._patience:g} s "
                         f"({error})"

@@ -217,6 +217,21 @@ def test_tasks_from_a_file(ovd, student, tmp_path):
     assert (second.task.id, second.task.answers, second.reward) == ("mine-2", ("5",), 0.0)
 
 
+def test_a_file_of_tasks_that_has_changed_is_another_run(ovd, student, tmp_path):
+    tasks, out = tmp_path / "tasks.jsonl", tmp_path / "episodes.jsonl"
+    tasks.write_text('{"question": "1 + 1?", "answer": "2"}\n')  # no ids: named by file and row
+    ovd(*run(out, "--tasks", tasks))
+    before = out.read_bytes()
+    for changed in (
+        '{"question": "2 + 2?", "answer": "4"}\n',
+        '{"question": "1 + 1?", "answer": "3"}\n',
+    ):
+        tasks.write_text(changed)
+        with pytest.raises(OVDError, match="none of this run's"):
+            ovd(*run(out, "--tasks", tasks))
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

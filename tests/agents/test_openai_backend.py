@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import agents
+from agents.chat_api import ChatAPI
 from agents.episode import Episode, Turn
 from agents.openai_backend import OpenAIStudent, connect, messages_of
 from ovd_envs.errors import OVDError
@@ -132,6 +133,24 @@ def test_the_key_comes_from_the_environment_and_stays_there(api, monkeypatch):
         OpenAIStudent(connect(server.url), "m").act([episode()])
     assert server.keys == ["Bearer sk-secret-1234"]
     assert "secret" not in str(raised.value)
+
+
+def test_a_key_that_the_server_quotes_is_not_told(api, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
+    server = api((401, {"error": {"message": "Incorrect API key provided: sk-secret-1234."}}))
+    with pytest.raises(OVDError, match="Incorrect API key provided") as raised:
+        OpenAIStudent(connect(server.url), "m").act([episode()])
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("blanks", ["\n", "\r\n", " "])
+def test_blanks_around_a_key_are_not_of_it(api, monkeypatch, blanks):
+    monkeypatch.setenv("OPENAI_API_KEY", f"sk-secret-1234{blanks}")
+    server = api(says("2"))
+    chat = ChatAPI(server.url, "m", tries=1)
+    chat.run(chat.ask([{"role": "user", "content": "?"}], max_tokens=1, temperature=0)).result(20)
+    OpenAIStudent(connect(server.url), "m").act([episode()])
+    assert server.keys == ["Bearer sk-secret-1234"] * 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -186,3 +187,31 @@ def test_an_adapter_that_is_refused_is_told(servers, backend):
 
     with pytest.raises(OVDError, match="status 400"):
         backend.follow(Empty(), 1)
+
+
+def test_patience_is_for_servers_that_do_not_answer_not_for_a_long_reply(servers, monkeypatch):
+    monkeypatch.setattr("agents.vllm_server._PAUSE", 0.05)
+    server, other = servers
+    other.shutdown()
+    other.server_close()
+    backend = VLLMServerBackend([server.url], tiny_tokenizer(), patience=0.5)
+    answer, waits = server.answer, [0.7]
+
+    def dies_once(path, body):
+        if waits and path == "/inference/v1/generate":
+            time.sleep(waits.pop())  # the reply was under way for longer than the patience
+            return 500, None
+        return answer(path, body)
+
+    server.answer = dies_once
+    [completion] = backend.generate([REQUEST])
+    backend.close()
+    assert completion.ids == [65, END]
+    assert not waits
+
+
+@pytest.mark.parametrize("answer", [{"data": [{"id": "m"}]}, {"data": []}, {}, "<html>"])
+def test_another_kind_of_server_is_told_in_one_line(servers, answer):
+    servers[0].answer = lambda path, body: (200, answer)
+    with pytest.raises(OVDError, match="expected a server as `ovd serve-model model` starts it"):
+        VLLMServerBackend([servers[0].url], tiny_tokenizer())
