@@ -31,28 +31,38 @@ def score_tokens(
 ) -> TokenScores:
     """Log-probabilities of the trained tokens at ``temperature``, and the entropies.
 
-    Hidden states are computed for all tokens, logits only for those that are trained, at most
-    ``vocabulary_chunk`` tokens at a time: no logits ever stand for prompts and observations.
+    Hidden states are computed for all tokens, logits only for those that are trained: none ever
+    stand for prompts and observations. At most ``vocabulary_chunk`` tokens at a time become
+    float32.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     lowest = torch.finfo(model.dtype).min
-    hidden = base.get_decoder()(
-        input_ids=batch.ids,
-        # Added to the attention scores: what every attention of transformers takes as it is.
-        attention_mask=torch.zeros(
-            batch.mask.shape, dtype=model.dtype, device=batch.mask.device
-        ).masked_fill_(~batch.mask, lowest),
-        position_ids=batch.positions,
-        use_cache=False,
-    ).last_hidden_state
-    # index_select, whose gradient is summed in a fixed order: the same bits at every run.
-    wanted = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.source)
-    head = base.get_output_embeddings()
+
+    def only_trained(head: Any, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        """Of the hidden states (packs, tokens, width) those from which trained tokens follow."""
+        # index_select, whose gradient is summed in a fixed order: the same bits at every run.
+        return (given[0].reshape(-1, given[0].shape[-1]).index_select(0, batch.source),)
+
+    # The model's own forward, its head told what to read: what some models do to the logits
+    # afterwards (Granite divides them, Gemma 2 caps them) is done to these too.
+    handle = base.get_output_embeddings().register_forward_pre_hook(only_trained)
+    try:
+        logits = base(
+            input_ids=batch.ids,
+            # Added to the attention scores: what every attention of transformers takes as it is.
+            attention_mask=torch.zeros(
+                batch.mask.shape, dtype=model.dtype, device=batch.mask.device
+            ).masked_fill_(~batch.mask, lowest),
+            position_ids=batch.positions,
+            use_cache=False,
+        ).logits
+    finally:
+        handle.remove()
     logprobs, entropies = [], []
-    for states, targets in zip(
-        wanted.split(vocabulary_chunk), batch.targets.split(vocabulary_chunk), strict=True
+    for some, targets in zip(
+        logits.split(vocabulary_chunk), batch.targets.split(vocabulary_chunk), strict=True
     ):
-        log_p = (head(states).float() / temperature).log_softmax(dim=-1)
+        log_p = (some.float() / temperature).log_softmax(dim=-1)
         logprobs.append(log_p.gather(1, targets.unsqueeze(1)).squeeze(1))
         with torch.no_grad():
             entropies.append(-(log_p.exp() * log_p).sum(dim=-1))

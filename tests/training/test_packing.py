@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
 from tests.tiny import tiny_model
 from tests.training.made import CPU, batches_of, model, row_of
@@ -266,6 +267,41 @@ def test_in_bfloat16_a_masked_token_is_masked_too():
     )
     assert torch.equal(first, second)
     assert first.dtype == torch.float32
+
+
+def family(name):
+    """A model whose forward does something to the logits that its head gives."""
+    sizes = {
+        "vocab_size": 260,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.3,
+        "pad_token_id": 257,
+    }
+    config = {
+        "granite": lambda: GraniteConfig(**sizes, logits_scaling=8.0),
+        "gemma-2": lambda: Gemma2Config(**sizes, head_dim=8, final_logit_softcapping=2.0),
+        "cohere": lambda: CohereConfig(**sizes, logit_scale=0.0625),
+    }[name]()
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", ["granite", "gemma-2", "cohere"])
+def test_logits_are_the_models_own_and_not_its_heads(name):
+    policy = family(name)
+    rows = [
+        row_of([256, 1, 2, 5, 6, 30, 7], [0, 0, 0, 1, 1, 0, 1]),
+        row_of([256, 1, 2, 9, 257], [0, 0, 0, 1, 1]),
+    ]
+    [batch] = batches_of(rows)
+    expected = torch.cat([plain_logprobs(policy, row) for row in rows])
+    assert score_tokens(policy, batch).logprobs.tolist() == pytest.approx(
+        expected.tolist(), abs=1e-4
+    )
 
 
 def test_a_chunk_of_the_vocabulary_changes_nothing():
