@@ -30,11 +30,11 @@ def measure(
     """The reliability of ``judge`` from its verdicts on the episodes of a file, in their order.
 
     ``runs`` are the verdicts, and those of every repeat (``ask_again``). A judge that scores
-    whole groups is asked again here, for the effect of their order.
+    whole groups is asked once more here, for the effect of their order.
     """
     stream = read_episodes(episodes)
     judged = [Judged.of(e, verdict) for e, verdict in zip(stream, runs[0], strict=True)]
-    order, skipped = order_effect(judge, episodes)
+    order, skipped = order_effect(judge, episodes, runs[0])
     return reliability(
         judge.name,
         judged,
@@ -77,25 +77,25 @@ def ask_again(
         _set_repeat(judge, 0)
 
 
-def order_effect(judge: Judge, episodes: str | Path) -> tuple[Order | None, str]:
+def order_effect(
+    judge: Judge, episodes: str | Path, verdicts: Sequence[Verdict]
+) -> tuple[Order | None, str]:
     """What the place within a group does to a score, or why that cannot be said.
 
-    Each group of a judge that ``scores_groups`` is judged in its order and in the reverse.
+    Each group of a judge that ``scores_groups`` is judged in the reverse of its order, in which
+    it has the ``verdicts``.
     """
     if not getattr(judge, "scores_groups", False):
         return None, "the judge reads each episode by itself"
     everything = list(read_episodes(episodes))
-    # The very groups that it was asked for: a group's name may come again, of another agent.
-    groups = [
-        [everything[place] for place in places]
-        for places in Grouping.of_episodes(everything).groups
-    ]
     changes: list[float] = []
     later: list[float] = []
-    for group in groups:
-        if len(group) < 2:
+    # The very groups that it was asked for: a group's name may come again, of another agent.
+    for places in Grouping.of_episodes(everything).groups:
+        if len(places) < 2:
             continue
-        first = score(judge, group)
+        group = [everything[place] for place in places]
+        first = [verdicts[place] for place in places]
         second = score(judge, group[::-1])[::-1]
         for place, (before, after) in enumerate(zip(first, second, strict=True)):
             turned = len(group) - 1 - place

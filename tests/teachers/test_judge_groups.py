@@ -506,12 +506,13 @@ def test_the_effect_of_the_order_is_measured(tmp_path, make):
         return reply(mark, {name: entry(2 * n) for n, name in enumerate(said)})
 
     judge, _ = make(later_is_better)
-    write_episodes(tmp_path / "e.jsonl", group_of(1, 2, 3))
-    found, why = order_effect(judge, tmp_path / "e.jsonl")
+    group = group_of(1, 2, 3)
+    write_episodes(tmp_path / "e.jsonl", group)
+    found, why = order_effect(judge, tmp_path / "e.jsonl", score(judge, group))
     assert why == ""
     assert found.later.value == found.change == 4
     judge, _ = make(fair)
-    found, _ = order_effect(judge, tmp_path / "e.jsonl")
+    found, _ = order_effect(judge, tmp_path / "e.jsonl", score(judge, group))
     assert found.change == 0
 
 

@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from agents.episode import write_episodes
+from agents.episode import read_episodes, write_episodes
 from teachers import LLMJudge, StepJudge, Verdict, judges, score
 from teachers.cascade import CascadeJudge
 from teachers.ensemble import EnsembleJudge
 from teachers.reliability import Judged, reliability
 from teachers.reliability_page import reliability_page
-from teachers.reliability_run import ask_again, order_effect, repeat_file
+from teachers.reliability_run import ask_again, measure, order_effect, repeat_file
 from teachers.score_file import score_file
 from tests.teachers.conftest import make_episode
 from tests.teachers.fault_server import COMPLETION_TOKENS, PROMPT_TOKENS
@@ -94,26 +94,40 @@ class Favours:
 
     name = "favours"
     scores_groups = True
+    batch_size = 1  # a group at a time
 
     def __init__(self, points):
         self.points = points
+        self.asked = []
 
     def judge(self, episodes):
+        self.asked.append([e.index for e in episodes])
         return [Verdict(e.id, self.name, 2 + self.points * i) for i, e in enumerate(episodes)]
 
 
+def effect(judge, path):
+    return order_effect(judge, path, score(judge, list(read_episodes(path))))
+
+
 def test_the_effect_of_the_order(folder):
-    found, why = order_effect(Favours(1), folder / "e.jsonl")
+    found, why = effect(Favours(1), folder / "e.jsonl")
     # Four places: the first and the last change by 3 when turned, the middle ones by 1.
     assert (found.episodes, found.change, found.later.value) == (24, 2, 2)
     assert why == ""
-    found, _ = order_effect(Favours(0), folder / "e.jsonl")
+    found, _ = effect(Favours(0), folder / "e.jsonl")
     assert (found.change, found.later.value) == (0, 0)
-    found, why = order_effect(StepJudge(), folder / "e.jsonl")
+    found, why = effect(StepJudge(), folder / "e.jsonl")
     assert found is None
     assert why == "the judge reads each episode by itself"
     write_episodes(folder / "alone.jsonl", [make_episode("a")])
-    assert order_effect(Favours(1), folder / "alone.jsonl")[0] is None
+    assert effect(Favours(1), folder / "alone.jsonl")[0] is None
+
+
+def test_for_the_order_each_group_is_asked_for_once_more_alone(folder):
+    judge = Favours(1)
+    verdicts = score_file(judge, folder / "e.jsonl", folder / "v.jsonl")
+    assert measure(judge, folder / "e.jsonl", [verdicts]).order.change == 2
+    assert judge.asked == [[0, 1, 2, 3]] * 6 + [[3, 2, 1, 0]] * 6
 
 
 def run(capsys, *arguments):
@@ -243,5 +257,5 @@ def test_the_order_is_that_within_each_group_that_the_judge_reads(tmp_path):
             make_episode("x", index=2, agent="a", error="died"),
         ],
     )
-    found, _ = order_effect(Favours(1), tmp_path / "e.jsonl")
+    found, _ = effect(Favours(1), tmp_path / "e.jsonl")
     assert (found.episodes, found.change, found.later.value) == (4, 1, 1)
