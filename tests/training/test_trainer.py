@@ -489,6 +489,18 @@ def test_an_algorithm_of_ones_own(student_folder, tmp_path):
         ({"env": "ovd/Maths-v0"}, "did you mean 'ovd/Math-v0'?"),
         ({"env_options": {"levle": "addition"}}, "did you mean 'level'?"),
         ({"student": "/none/there"}, "model '/none/there'"),
+        (
+            {"backend": {"name": "transformers", "memory": 0.4}},
+            "backend 'transformers': no option 'memory'",
+        ),
+        (
+            {"backend": {"name": "vllm", "dtype": "float32"}},
+            "backend 'vllm': dtype is that of the run; expected dtype instead",
+        ),
+        (
+            {"backend": {"name": "vllm-server", "batch_size": 8}},
+            "backend 'vllm-server': batch_size is that of the run; expected rollout.batch_size",
+        ),
         ({"device": "warp"}, "device: 'warp' cannot be used"),
         ({"optimizer": {"lora": {"targets": ["q_projj"]}}}, "optimizer.lora.targets: ['q_projj']"),
         ({"split": "trian"}, "split"),
