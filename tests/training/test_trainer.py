@@ -260,6 +260,22 @@ def test_without_evaluation(student_folder, tmp_path):
         train(student_folder, tmp_path / "run", optimizer={"steps": 1})
 
 
+def test_a_run_goes_on_where_it_began_though_there_is_a_gpu_now(tmp_path, monkeypatch):
+    config, run = parse_config(tiny_config(tmp_path)), Run(tmp_path / "run")
+    run.create(config, {"dtype": "float32", "threads": 1, "device": "cpu"})
+    asked = []
+
+    def load(*_, dtype, device):
+        asked.append(device)
+        raise OVDError("enough")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("training.trainer.load_trainable", load)
+    with pytest.raises(OVDError, match="enough"):
+        Trainer(config, run.path, resume=True).train()
+    assert asked == ["cpu"]
+
+
 def test_the_tokens_that_an_episode_may_sample_are_bounded(student_folder, tmp_path):
     trainer = train(
         student_folder,
