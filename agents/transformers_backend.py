@@ -70,6 +70,16 @@ def load_model(
     return model.eval().to(device), tokenizer, place
 
 
+def only_attends(model: Any) -> bool:
+    """Whether the tokens of ``model`` meet in attention alone, where a mask says who reads whom.
+
+    Not so with recurrent or convolving layers (Qwen3.5, LFM2, Granite 4 hybrid): there every token
+    leaves its trace in all that stand after it.
+    """
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    return not model._is_stateful and not {"conv", "linear_attention"}.intersection(kinds)
+
+
 #: A beginning of fewer tokens is cheaper to read with every prompt than by a pass of its own.
 _WORTH_SHARING = 16
 #: The most tokens of prompts that are read in one pass, if it is not a single prompt.
@@ -127,7 +137,8 @@ class TransformersBackend:
 
     Replies are sampled in left-padded batches of up to ``batch_size``. A prompt that several
     requests share is read once; a session's keys and values are kept for its next turn; a reply
-    that has ended leaves the batch.
+    that has ended leaves the batch. Raises ``OVDError`` for a model that keeps more than keys and
+    values of what it has read.
     """
 
     capabilities = TRANSFORMERS
@@ -141,6 +152,11 @@ class TransformersBackend:
         batch_size: int = 64,
         dialect: str = "chat",
     ) -> None:
+        if not only_attends(model):
+            raise OVDError(
+                f"model {name!r}: has recurrent or convolving layers, of which the backend "
+                "transformers keeps no state; expected the backend vllm or vllm-server"
+            )
         self.model = model
         self.tokenizer = tokenizer
         self.name = name

@@ -92,8 +92,14 @@ class AheadCollector(Collector):
             self._set(_evaluation=False)
 
     def close(self) -> None:
-        """Stop the thread at the next episode or verdict; groups that are not whole are lost."""
+        """Stop the thread at the next episode or verdict; groups that are not whole are lost.
+
+        A judge that may wait long for others (``halt``) is told to begin nothing more.
+        """
         self._relay.stop()
+        halt = getattr(self.maker.judge, "halt", None)
+        if halt is not None:
+            halt()
         with self._changed:
             self._changed.notify_all()
         if self._thread is not None:

@@ -100,7 +100,7 @@ class OptimizerConfig(_Section):
     micro_batch_tokens: int = Field(default=2048, ge=1)
     """Tokens in one forward and backward; changes memory, not the result (up to rounding)."""
     share_prompts: bool = True
-    """Read the prompt that rows of a group share once."""
+    """Read the prompt that rows of a group share once, where the model's layers allow it."""
     lora: LoraConfig | None = None
 
     @field_validator("importance_cap", mode="before")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from agents.transformers_backend import only_attends
 from ovd_envs.errors import OVDError
 from training.config import OptimizerConfig
 from training.loss import importance_weights, score_tokens, token_loss
@@ -72,7 +73,8 @@ class Learner:
         self._check_lengths(live)
         packs = pack_rows(
             live,
-            share_prompts=self.options.share_prompts,
+            # The mask keeps the rows of a pack apart in attention, and in nothing else.
+            share_prompts=self.options.share_prompts and only_attends(self.model),
             max_tokens=self.options.micro_batch_tokens,
         )
         parts = batches(packs, self.options.micro_batch_tokens)

@@ -13,6 +13,15 @@ from agents.transformers_backend import TransformersBackend
 from ovd_envs.options import check_options
 from training.config import Config, ConfigError
 
+#: What the run tells every engine: by option of a backend, the key that says it.
+_OF_THE_RUN = {
+    "dtype": "dtype",
+    "device": "device",
+    "batch_size": "rollout.batch_size",
+    "dialect": "rollout.dialect",
+    "lora_rank": "optimizer.lora.rank",
+}
+
 
 class Sampler(Backend, Protocol):
     """A backend that can be given new weights."""
@@ -29,8 +38,10 @@ def make_sampler(
 ) -> Sampler:
     """The backend that ``config.backend`` names; it begins with the weights of ``model``.
 
-    Raises ``ConfigError`` for one that takes no weights: nothing could be trained on.
+    Raises ``ConfigError`` for one that takes no weights: nothing could be trained on, and for an
+    option that would mean nothing.
     """
+    _check_options(config)
     if config.backend.name == "transformers":
         return TransformersBackend(
             model,
@@ -75,6 +86,21 @@ def make_student(sampler: Sampler, config: Config, temperature: float) -> Studen
         max_context=config.rollout.max_context,
         max_episode_tokens=config.rollout.max_episode_tokens,
     )
+
+
+def _check_options(config: Config) -> None:
+    """Raise ``ConfigError`` for an option of the backend that nobody would read."""
+    for option in config.backend.options:
+        if option in _OF_THE_RUN:
+            raise ConfigError(
+                f"backend {config.backend.name!r}: {option} is that of the run; expected "
+                f"{_OF_THE_RUN[option]} instead"
+            )
+        if config.backend.name == "transformers":
+            raise ConfigError(
+                f"backend 'transformers': no option {option!r}; what samples is the very model "
+                "that is trained"
+            )
 
 
 def _base(place: str) -> str:

@@ -79,8 +79,9 @@ class Trainer:
     def _prepare(self) -> None:
         """Load the student, begin or reopen the run, and restore the last checkpoint."""
         config = self.config
-        device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         facts = self.run.facts() if self.resuming else {}
+        device = facts.get("device") or config.device
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         threads = facts.get("threads") or config.threads or torch.get_num_threads()
         torch.set_num_threads(threads)
         dtype = facts.get("dtype") or str(choose_dtype(config.dtype, device)).removeprefix("torch.")

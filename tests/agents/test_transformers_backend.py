@@ -16,6 +16,8 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     MistralConfig,
     MistralForCausalLM,
 )
@@ -329,6 +331,13 @@ def other_model(name: str):
             **SMALL, num_key_value_heads=2, head_dim=8, sliding_window=8, layer_types=kinds
         )
     )
+
+
+def test_a_model_with_a_state_of_its_own_is_refused():
+    kinds = ["conv", "full_attention"]
+    model = Lfm2ForCausalLM(Lfm2Config(**SMALL, num_key_value_heads=2, layer_types=kinds))
+    with pytest.raises(OVDError, match="'tiny': has recurrent or convolving layers"):
+        make_backend(model=model)
 
 
 @pytest.mark.parametrize("beginning", [0, 21])

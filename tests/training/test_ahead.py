@@ -16,6 +16,7 @@ import torch
 from agents.episode import read_episodes
 from ovd_envs.errors import OVDError
 from teachers.demonstrators import scripted_demonstrator
+from teachers.protocol import JudgeStopError
 from teachers.registry import demonstrators, judges
 from teachers.step_judge import StepJudge
 from tests.training.beside import PATIENCE, Beside, OneByOne, register
@@ -366,6 +367,37 @@ def test_ctrl_c_while_the_learner_learns(student_folder, tmp_path, monkeypatch):
     assert [row["step"] for row in run.metrics()] == [1]
     trainer_of(student_folder, run.path, resume=True).train()
     assert len(run.metrics()) == STEPS
+
+
+class Away(StepJudge):
+    """A judge that waits for an outage to end; its first question brings Ctrl-C."""
+
+    halted = threading.Event()
+
+    def judge(self, episodes):
+        _thread.interrupt_main()
+        Away.halted.wait(PATIENCE)
+        raise JudgeStopError("nothing more is asked")
+
+    def halt(self):
+        Away.halted.set()
+
+
+judges.register("away", Away, "for tests")
+
+
+@pytest.mark.parametrize("kind", [Beside, OneByOne])
+def test_ctrl_c_does_not_wait_for_an_outage_of_the_judge_to_end(student_folder, tmp_path, kind):
+    """As without a thread: who waits for the judge is not who hears of Ctrl-C."""
+    Away.halted.clear()
+    made = register(kind=kind)
+    trainer = trainer_of(student_folder, tmp_path / "run", judge="away", evaluation={"tasks": 0})
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    if kind is OneByOne:
+        made[0].pool.shutdown()
+    assert Away.halted.is_set()
+    assert not (trainer.run.path / "steps").exists()
 
 
 # Going on

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Lfm2Config, Lfm2ForCausalLM
 
 from ovd_envs.errors import OVDError
 from tests.tiny import tiny_model
@@ -102,6 +103,32 @@ def test_the_log_tells_who_wrote_the_tokens_and_how_far_the_sampler_was():
             gaps += (scores.logprobs + 1).abs().tolist()
     assert log["sampler_mismatch"] == pytest.approx(sum(gaps) / len(gaps), rel=1e-4)
     assert log["entropy"] == pytest.approx(sum(entropies) / total_weight(ROWS), rel=1e-4)
+
+
+def test_a_row_leaves_no_trace_in_another_of_its_prompt():
+    """Layers that convolve, or keep a state, heed no mask: what they sampled must come out."""
+    torch.manual_seed(0)
+    policy = Lfm2ForCausalLM(
+        Lfm2Config(
+            vocab_size=260,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            layer_types=["conv", "full_attention"],
+            initializer_range=0.3,
+        )
+    ).eval()
+    rows = []
+    for reply in ([5, 6, 7], [9, 8, 257, 20]):
+        row = row_of([256, 1, 2, *reply], [0, 0, 0, *(1 for _ in reply)])
+        with torch.no_grad():
+            logprobs = policy(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        sampled = [logprobs[place - 1, row.ids[place]].item() for place in range(3, len(row.ids))]
+        rows.append(dataclasses.replace(row, sampler_logprobs=(0.0, 0.0, 0.0, *sampled)))
+    log = Learner(policy, OptimizerConfig(kl=0)).step(rows, 1)
+    assert log["sampler_mismatch"] == pytest.approx(0, abs=1e-4)
 
 
 def test_clipping_shows_in_the_log_once_the_policy_has_moved():

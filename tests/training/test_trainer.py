@@ -260,6 +260,22 @@ def test_without_evaluation(student_folder, tmp_path):
         train(student_folder, tmp_path / "run", optimizer={"steps": 1})
 
 
+def test_a_run_goes_on_where_it_began_though_there_is_a_gpu_now(tmp_path, monkeypatch):
+    config, run = parse_config(tiny_config(tmp_path)), Run(tmp_path / "run")
+    run.create(config, {"dtype": "float32", "threads": 1, "device": "cpu"})
+    asked = []
+
+    def load(*_, dtype, device):
+        asked.append(device)
+        raise OVDError("enough")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("training.trainer.load_trainable", load)
+    with pytest.raises(OVDError, match="enough"):
+        Trainer(config, run.path, resume=True).train()
+    assert asked == ["cpu"]
+
+
 def test_the_tokens_that_an_episode_may_sample_are_bounded(student_folder, tmp_path):
     trainer = train(
         student_folder,
@@ -489,6 +505,18 @@ def test_an_algorithm_of_ones_own(student_folder, tmp_path):
         ({"env": "ovd/Maths-v0"}, "did you mean 'ovd/Math-v0'?"),
         ({"env_options": {"levle": "addition"}}, "did you mean 'level'?"),
         ({"student": "/none/there"}, "model '/none/there'"),
+        (
+            {"backend": {"name": "transformers", "memory": 0.4}},
+            "backend 'transformers': no option 'memory'",
+        ),
+        (
+            {"backend": {"name": "vllm", "dtype": "float32"}},
+            "backend 'vllm': dtype is that of the run; expected dtype instead",
+        ),
+        (
+            {"backend": {"name": "vllm-server", "batch_size": 8}},
+            "backend 'vllm-server': batch_size is that of the run; expected rollout.batch_size",
+        ),
         ({"device": "warp"}, "device: 'warp' cannot be used"),
         ({"optimizer": {"lora": {"targets": ["q_projj"]}}}, "optimizer.lora.targets: ['q_projj']"),
         ({"split": "trian"}, "split"),
