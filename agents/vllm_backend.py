@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from agents.capabilities import VLLM
 from agents.completion import check_request, complete
 from agents.dialects import make_dialect
-from agents.models import resolve_model
+from agents.models import ends_of_replies, resolve_model
 from agents.protocol import Completion, Request
 from agents.serve_model import rank_of_vllm
 from agents.vllm_sampling import STRUCTURED_OUTPUTS, sampling_options
@@ -79,9 +79,11 @@ class VLLMBackend:
         dialect: str = "chat",
         takes_adapters: bool = False,
         adapter: str | None = None,
+        ends: frozenset[int] = frozenset(),
     ) -> None:
         self.name = name
         self.dialect = make_dialect(dialect, tokenizer)
+        self.dialect.stop_ids |= ends
         self.version = 0
         self._takes_adapters = takes_adapters
         self._adapter = _adapter_request("first", 1, adapter) if adapter else None
@@ -174,6 +176,7 @@ class VLLMBackend:
                 dialect=dialect,
                 takes_adapters=lora_rank is not None,
                 adapter=place if base != place else None,
+                ends=ends_of_replies(base),
             )
         except (OSError, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines() or [type(error).__name__]
