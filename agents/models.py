@@ -85,7 +85,22 @@ def resolve_model(name: str) -> str:
     return name
 
 
-def ends_of_replies(place: str) -> frozenset[int]:
+def load_tokenizer(name: str, place: str) -> tuple[Any, frozenset[int]]:
+    """(tokenizer, the tokens that end a reply) of the model ``name`` at ``place``, without it.
+
+    Raises ``OVDError`` where they cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        return tokenizer, _ends_of_replies(place)
+    except (OSError, ValueError, ImportError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OVDError(f"model {name!r}: its tokenizer cannot be loaded ({first})") from error
+
+
+def _ends_of_replies(place: str) -> frozenset[int]:
     """The tokens that end a reply as the model at ``place`` says it, not its tokenizer.
 
     They stand in its generation config, or else in its config, and are often more than one. Of

@@ -24,7 +24,7 @@ import httpx2
 from agents.capabilities import VLLM_SERVER
 from agents.completion import check_request, complete
 from agents.dialects import make_dialect
-from agents.models import ends_of_replies, resolve_model
+from agents.models import load_tokenizer, resolve_model
 from agents.protocol import Completion, Request
 from agents.vllm_sampling import sampling_options
 from ovd_envs.errors import OVDError
@@ -136,13 +136,8 @@ class VLLMServerBackend:
 
         Only its tokenizer is loaded here: dtype, device and batches are the servers' own.
         """
-        from transformers import AutoTokenizer
-
-        place = resolve_model(name)
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        return cls(
-            address.split(","), tokenizer, name=name, dialect=dialect, ends=ends_of_replies(place)
-        )
+        tokenizer, ends = load_tokenizer(name, resolve_model(name))
+        return cls(address.split(","), tokenizer, name=name, dialect=dialect, ends=ends)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion for each request, in order. Raises ``OVDError`` for a bad request."""

@@ -229,3 +229,10 @@ def test_a_reply_ends_where_the_model_says_it_as_in_every_backend(servers, tmp_p
     assert backend.dialect.stop_ids == TransformersBackend.load(str(tmp_path)).dialect.stop_ids
     [asked] = servers[0].asked
     assert asked["sampling_params"]["stop_token_ids"] == [42, END]
+
+
+def test_a_model_without_a_tokenizer_is_told_in_one_line(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    with pytest.raises(OVDError, match="its tokenizer cannot be loaded") as raised:
+        VLLMServerBackend.load(str(tmp_path))
+    assert "\n" not in str(raised.value)
