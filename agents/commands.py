@@ -111,6 +111,7 @@ def run(
         requests,
         out,
         temperature=temperature,
+        backend=backend,
         load=lambda: acting.load(temperature=temperature, batch_size=batch_size, backend=backend),
         pace=pace,
         console=Console(stderr=True),

@@ -8,6 +8,7 @@ cache), then on the hub, so that a laptop without a hub has a real student.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import tempfile
@@ -82,6 +83,40 @@ def resolve_model(name: str) -> str:
             f"(HF_HUB_OFFLINE); expected a folder, a hub name or one of {', '.join(ALIASES)}"
         )
     return name
+
+
+def load_tokenizer(name: str, place: str) -> tuple[Any, frozenset[int]]:
+    """(tokenizer, the tokens that end a reply) of the model ``name`` at ``place``, without it.
+
+    Raises ``OVDError`` where they cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        return tokenizer, _ends_of_replies(place)
+    except (OSError, ValueError, ImportError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OVDError(f"model {name!r}: its tokenizer cannot be loaded ({first})") from error
+
+
+def _ends_of_replies(place: str) -> frozenset[int]:
+    """The tokens that end a reply as the model at ``place`` says it, not its tokenizer.
+
+    They stand in its generation config, or else in its config, and are often more than one. Of
+    an adapter they are those of its base.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    adapter = Path(place) / "adapter_config.json"
+    if adapter.is_file():
+        place = resolve_model(json.loads(adapter.read_text())["base_model_name_or_path"])
+    try:
+        config = GenerationConfig.from_pretrained(place)
+    except OSError:  # it has none
+        config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(place))
+    ends = config.eos_token_id
+    return frozenset(ends if isinstance(ends, list) else [ends]) - {None}
 
 
 def hub_is_offline() -> bool:

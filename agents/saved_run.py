@@ -31,6 +31,7 @@ def run_saved(
     out: Path,
     *,
     temperature: float,
+    backend: str,
     load: Callable[[], Agent],
     pace: Pace,
     console: Console,
@@ -44,7 +45,9 @@ def run_saved(
 
     Raises ``OVDError`` where ``out`` holds other episodes, of other tasks, or of other settings.
     """
-    settings = {"temperature": temperature, **student.settings}
+    # The name of an API's model means something at its address alone.
+    api = backend if backend.partition(":")[0] == "openai" else None
+    settings = {"temperature": temperature, "api": api, **student.settings}
     with EpisodeLog(out) as log:
         expected = {"env": student.env, "agent": student.name, **settings}
         done = _already_done(log.episodes, requests, expected, out)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from agents.capabilities import VLLM
 from agents.completion import check_request, complete
 from agents.dialects import make_dialect
-from agents.models import resolve_model
+from agents.models import load_tokenizer, resolve_model
 from agents.protocol import Completion, Request
 from agents.serve_model import rank_of_vllm
 from agents.vllm_sampling import STRUCTURED_OUTPUTS, sampling_options
@@ -79,9 +79,11 @@ class VLLMBackend:
         dialect: str = "chat",
         takes_adapters: bool = False,
         adapter: str | None = None,
+        ends: frozenset[int] = frozenset(),
     ) -> None:
         self.name = name
         self.dialect = make_dialect(dialect, tokenizer)
+        self.dialect.stop_ids |= ends
         self.version = 0
         self._takes_adapters = takes_adapters
         self._adapter = _adapter_request("first", 1, adapter) if adapter else None
@@ -127,7 +129,6 @@ class VLLMBackend:
                 "machine with a GPU `pip install 'ovd[vllm]'`"
             ) from error
         import torch
-        from transformers import AutoTokenizer
 
         from agents.transformers_backend import choose_dtype
 
@@ -165,7 +166,7 @@ class VLLMBackend:
                 )
             )
 
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        tokenizer, ends = load_tokenizer(name, place)
         try:
             return cls(
                 make_engine,
@@ -174,6 +175,7 @@ class VLLMBackend:
                 dialect=dialect,
                 takes_adapters=lora_rank is not None,
                 adapter=place if base != place else None,
+                ends=ends,
             )
         except (OSError, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines() or [type(error).__name__]

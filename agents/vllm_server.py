@@ -24,7 +24,7 @@ import httpx2
 from agents.capabilities import VLLM_SERVER
 from agents.completion import check_request, complete
 from agents.dialects import make_dialect
-from agents.models import resolve_model
+from agents.models import load_tokenizer, resolve_model
 from agents.protocol import Completion, Request
 from agents.vllm_sampling import sampling_options
 from ovd_envs.errors import OVDError
@@ -79,6 +79,7 @@ class VLLMServerBackend:
         name: the model's name in episodes.
         patience: seconds that a request may wait for servers that do not answer.
         timeout: seconds that one reply may take.
+        ends: tokens that end a reply beside those of the tokenizer and its chat template.
 
     Raises:
         OVDError: where no server answers, or one cannot serve tokens.
@@ -95,11 +96,13 @@ class VLLMServerBackend:
         dialect: str = "chat",
         patience: float = 300.0,
         timeout: float = 600.0,
+        ends: frozenset[int] = frozenset(),
     ) -> None:
         if not addresses:
             raise OVDError("vllm-server: expected at least one address, http://HOST:PORT")
         self.name = name
         self.dialect = make_dialect(dialect, tokenizer)
+        self.dialect.stop_ids |= ends
         self._patience = patience
         self._servers = [_Server(address.rstrip("/")) for address in addresses]
         self._weights = _Weights()
@@ -133,10 +136,8 @@ class VLLMServerBackend:
 
         Only its tokenizer is loaded here: dtype, device and batches are the servers' own.
         """
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=False)
-        return cls(address.split(","), tokenizer, name=name, dialect=dialect)
+        tokenizer, ends = load_tokenizer(name, resolve_model(name))
+        return cls(address.split(","), tokenizer, name=name, dialect=dialect, ends=ends)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion for each request, in order. Raises ``OVDError`` for a bad request."""

@@ -60,6 +60,7 @@ def run_evaluation(
             ],
             out,
             temperature=temperature,
+            backend=backend,
             load=load,
             pace=pace,
             console=console,

@@ -217,6 +217,16 @@ def test_tasks_from_a_file(ovd, student, tmp_path):
     assert (second.task.id, second.task.answers, second.reward) == ("mine-2", ("5",), 0.0)
 
 
+def test_a_model_of_the_same_name_at_another_address_is_another(ovd, student, tmp_path):
+    out = tmp_path / "episodes.jsonl"
+    ovd(*run(out, "--tasks", 3, "--backend", "openai:http://one/v1"))
+    before = out.read_bytes()
+    for other in ("openai:http://two/v1", "transformers"):
+        with pytest.raises(OVDError, match="api 'openai:http://one/v1', this run has"):
+            ovd(*run(out, "--tasks", 4, "--backend", other))
+    assert out.read_bytes() == before
+
+
 def test_a_file_of_tasks_that_has_changed_is_another_run(ovd, student, tmp_path):
     tasks, out = tmp_path / "tasks.jsonl", tmp_path / "episodes.jsonl"
     tasks.write_text('{"question": "1 + 1?", "answer": "2"}\n')  # no ids: named by file and row

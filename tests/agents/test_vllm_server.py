@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from agents.protocol import Request
+from agents.transformers_backend import TransformersBackend
 from agents.vllm_server import VLLMServerBackend
 from ovd_envs.errors import OVDError
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_model, tiny_tokenizer
 
 END = 257
 
@@ -215,3 +216,23 @@ def test_another_kind_of_server_is_told_in_one_line(servers, answer):
     servers[0].answer = lambda path, body: (200, answer)
     with pytest.raises(OVDError, match="expected a server as `ovd serve-model model` starts it"):
         VLLMServerBackend([servers[0].url], tiny_tokenizer())
+
+
+def test_a_reply_ends_where_the_model_says_it_as_in_every_backend(servers, tmp_path):
+    model = tiny_model()
+    model.generation_config.eos_token_id = [END, 42]
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    backend = VLLMServerBackend.load(str(tmp_path), address=servers[0].url)
+    backend.generate([REQUEST])
+    backend.close()
+    assert backend.dialect.stop_ids == TransformersBackend.load(str(tmp_path)).dialect.stop_ids
+    [asked] = servers[0].asked
+    assert asked["sampling_params"]["stop_token_ids"] == [42, END]
+
+
+def test_a_model_without_a_tokenizer_is_told_in_one_line(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    with pytest.raises(OVDError, match="its tokenizer cannot be loaded") as raised:
+        VLLMServerBackend.load(str(tmp_path))
+    assert "\n" not in str(raised.value)
