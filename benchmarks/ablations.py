@@ -119,6 +119,7 @@ def run(recipe: str, variant: str, seed: int, out: Path) -> dict[str, Any]:
         "curve": curve,
         "scores": scores_of(folder),
         "alpha": [round(row["alpha"], 4) for row in steps],
+        "kept_turns": sum(row["kept_turns"] for row in steps),
         "without_advantage": [row["groups_without_advantage"] for row in steps],
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
@@ -176,6 +177,7 @@ def summary(results: Sequence[dict[str, Any]], recipe: str, target: float) -> li
             "teacher_episodes": statistics.fmean(
                 row["curve"][-1]["teacher_episodes"] for row in seeds.values()
             ),
+            "kept_turns": statistics.fmean(row["kept_turns"] for row in seeds.values()),
             "target_reached": {
                 seed: reached(seeds[seed]["curve"], target) for seed in sorted(seeds)
             },
