@@ -42,7 +42,10 @@ _OPTIONAL = {
 
 
 class RefusedError(OVDError):
-    """The API refuses all calls: a bad key, no such model, no money. It is no use to go on."""
+    """The API refuses all calls: a bad key, no such model, no money, a quota that is used up.
+
+    It is no use to go on.
+    """
 
 
 class FailedError(OVDError):
@@ -87,7 +90,8 @@ class ChatAPI:
         tries: of one call, while other calls are answered.
         base_wait: seconds before the second try; it doubles, up to 30, with jitter. Where the
             server says ``Retry-After``, at least that.
-        patience: seconds that an outage may last (see ``agents.outage``).
+        patience: seconds that an outage may last (see ``agents.outage``), and the longest
+            ``Retry-After`` that is waited for.
 
     Raises ``OVDError`` for an address that is none and a key that is missing.
     """
@@ -111,6 +115,7 @@ class ChatAPI:
         self.where = urlsplit(address).netloc
         self._at_openai = address.startswith(OPENAI_ADDRESS)
         self._deadline, self._tries, self._base_wait = deadline, tries, base_wait
+        self._patience = patience
         self._offered = dict.fromkeys(_OPTIONAL, True)
         #: Called with one line when an outage begins and when it ends.
         self.notice: Callable[[str], None] = lambda line: None
@@ -278,7 +283,11 @@ class ChatAPI:
         if status in (401, 402, 403, 404) or no_model or code == "insufficient_quota":
             return RefusedError(f"model {self.model!r} at {self.where}: {status}: {told}")
         if status in (408, 409, 429) or status >= 500:
-            return _PassingError(f"{status}: {told}", retry_after(error.response.headers))
+            wait = retry_after(error.response.headers)
+            if wait > self._patience:  # a quota of the day: nobody waits that long without a word
+                asks = f"it asks to wait {wait:.0f} s, the patience is {self._patience:g} s"
+                return RefusedError(f"the API at {self.where}: {status}: {told} ({asks})")
+            return _PassingError(f"{status}: {told}", wait)
         return FailedError(f"{status}: {told}")
 
     def _told(self, error: Any) -> str:

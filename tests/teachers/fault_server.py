@@ -47,6 +47,7 @@ STATUSES = {
         429,
         lambda: {"Retry-After": formatdate(time.time() + 2, usegmt=True)},
     ),
+    "429 with Retry-After of a day": (429, lambda: {"Retry-After": "86400"}),
     "408": (408, dict),
     "409": (409, dict),
     "500": (500, dict),
