@@ -74,6 +74,10 @@ class Dialect(ABC):
         """What the prompt of turn number ``turn`` has already begun of the message ("<think>")."""
         return ""
 
+    def without_opened(self, text: str) -> str:
+        """What the model writes of a message after what the prompt has begun of it."""
+        return text
+
     def next_turn(self, episode: Episode, system: str | None = None) -> tuple[Segment, list[int]]:
         """Where the next turn of ``episode`` is written, and the given ids that precede it there.
 

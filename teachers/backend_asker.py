@@ -61,8 +61,10 @@ class BackendAsker:
     def ask_digits(self, writers: Sequence[Writer[_T]], begun: str) -> list[Answer[_T]]:
         """For each the ten digits' probabilities after a reply that begins with ``begun``.
 
-        Nothing is sampled; the answers have no value, only a distribution, or a fault.
+        A thought that the prompt opens is ended before it. Nothing is sampled; the answers have no
+        value, only a distribution, or a fault.
         """
+        begun = self.backend.dialect.without_opened(begun)
         cases = []
         for writer in writers:
             asked, ids, fault = self.fitted(writer)

@@ -45,6 +45,9 @@ class CharacterDialect:
     def follow(self, sampled: Sequence[int], observation: str) -> list[int]:
         return self.encode(f"[user]{observation}[model]")
 
+    def without_opened(self, text: str) -> str:
+        return text
+
     def encode(self, text: str) -> list[int]:
         return [ord(c) for c in text.replace("<|end|>", "\1")]  # a control token, as a real one's
 

@@ -405,3 +405,19 @@ def test_a_thought_that_the_prompt_begins_is_none_of_the_reply(scripted_backend,
     backend = scripted_backend(lambda prompt: f"Is it a 3?\n</think>\n\n{reply(prompt)}")
     [verdict] = score(LLMJudge(backend), [episode("95")])
     assert (verdict.score, verdict.reason) == (7, "Sound.")
+
+
+def test_the_digit_is_not_read_within_a_thought_that_the_prompt_begins(digit_backend, episode):
+    dialect = ChatDialect(made_tokenizer("deepseek-r1"))
+
+    class Backend(digit_backend):
+        def next_token_logprobs(self, prompts, choices):
+            assert dialect.tokenizer.convert_ids_to_tokens(choices) == list("0123456789")
+            self.prompts = [dialect.tokenizer.decode(prompt) for prompt in prompts]
+            return [self.logprobs for _ in prompts]
+
+    backend = Backend(None, LOGPROBS)
+    backend.dialect = dialect
+    [verdict] = score(LLMJudge(backend, reply="digit"), [episode("95")])
+    assert verdict.distribution is not None
+    assert backend.prompts[0].endswith("<think>\n\n</think>\n\nScore: ")
