@@ -100,6 +100,10 @@ class VLLMServerBackend:
     ) -> None:
         if not addresses:
             raise OVDError("vllm-server: expected at least one address, http://HOST:PORT")
+        for address in addresses:
+            if "@" in address:  # it would be written down with the run's configuration
+                host = address.rpartition("@")[2]
+                raise OVDError(f"vllm-server: expected an address without a password, of {host}")
         self.name = name
         self.dialect = make_dialect(dialect, tokenizer)
         self.dialect.stop_ids |= ends

@@ -236,3 +236,9 @@ def test_a_model_without_a_tokenizer_is_told_in_one_line(tmp_path):
     with pytest.raises(OVDError, match="its tokenizer cannot be loaded") as raised:
         VLLMServerBackend.load(str(tmp_path))
     assert "\n" not in str(raised.value)
+
+
+def test_an_address_with_a_password_is_refused_without_it():
+    with pytest.raises(OVDError, match="without a password, of host:8000") as raised:
+        VLLMServerBackend(["http://me:hunter2@host:8000"], tiny_tokenizer())
+    assert "hunter2" not in str(raised.value)
