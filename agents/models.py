@@ -108,15 +108,26 @@ def _ends_of_replies(place: str) -> frozenset[int]:
     """
     from transformers import AutoConfig, GenerationConfig
 
-    adapter = Path(place) / "adapter_config.json"
-    if adapter.is_file():
-        place = resolve_model(json.loads(adapter.read_text())["base_model_name_or_path"])
+    adapter = adapter_settings(place)
+    if adapter is not None:
+        place = resolve_model(adapter["base_model_name_or_path"])
     try:
         config = GenerationConfig.from_pretrained(place)
     except OSError:  # it has none
         config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(place))
-    ends = config.eos_token_id
+    return ends_in(config)
+
+
+def ends_in(config: Any) -> frozenset[int]:
+    """The tokens that end a reply by a model's generation config: one, several or none."""
+    ends = getattr(config, "eos_token_id", None)
     return frozenset(ends if isinstance(ends, list) else [ends]) - {None}
+
+
+def adapter_settings(place: str) -> dict[str, Any] | None:
+    """What the adapter at ``place`` says of itself and its base; ``None`` where there is none."""
+    file = Path(place) / "adapter_config.json"
+    return dict(json.loads(file.read_text())) if file.is_file() else None
 
 
 def hub_is_offline() -> bool:

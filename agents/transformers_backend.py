@@ -20,7 +20,7 @@ from agents.completion import check_request, complete, reason_to_stop
 from agents.dialects import make_dialect
 from agents.grouped_attention import grouped
 from agents.kv_cache import RoomyCache, RoomyLayer
-from agents.models import resolve_model
+from agents.models import ends_in, resolve_model
 from agents.packed_linear import PackedLinears
 from agents.protocol import Completion, Request
 from agents.sampling import choose, uniforms
@@ -162,9 +162,7 @@ class TransformersBackend:
         self.name = name
         self.batch_size = batch_size
         self.dialect = make_dialect(dialect, tokenizer)
-        configured = getattr(model.generation_config, "eos_token_id", None)
-        more = configured if isinstance(configured, list) else [configured]
-        self.dialect.stop_ids |= {i for i in more if i is not None}
+        self.dialect.stop_ids |= ends_in(model.generation_config)
         self.version = 0
         self._linears = PackedLinears(model)
         self._sessions: dict[str, _Past] = {}

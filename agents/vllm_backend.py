@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import queue
@@ -13,14 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from agents.capabilities import VLLM
 from agents.completion import check_request, complete
 from agents.dialects import make_dialect
-from agents.models import load_tokenizer, resolve_model
+from agents.models import adapter_settings, load_tokenizer, resolve_model
 from agents.protocol import Completion, Request
 from agents.serve_model import rank_of_vllm
 from agents.vllm_sampling import STRUCTURED_OUTPUTS, sampling_options
@@ -135,11 +133,10 @@ class VLLMBackend:
         # vLLM would leave one thread to all of the process, the trainer included.
         os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
         base = place = resolve_model(name)
-        adapter = Path(place) / "adapter_config.json"
-        if adapter.is_file():
-            settings = json.loads(adapter.read_text())
-            base = resolve_model(settings["base_model_name_or_path"])
-            lora_rank = lora_rank or int(settings["r"])
+        adapter = adapter_settings(place)
+        if adapter is not None:
+            base = resolve_model(adapter["base_model_name_or_path"])
+            lora_rank = lora_rank or int(adapter["r"])
         on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
         chosen = choose_dtype(dtype, "cpu" if on_cpu else "cuda")
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, Protocol
 
 import agents
+from agents.models import adapter_settings
 from agents.protocol import Backend, capabilities_of
 from agents.student import Student
 from agents.transformers_backend import TransformersBackend
@@ -105,7 +104,5 @@ def _check_options(config: Config) -> None:
 
 def _base(place: str) -> str:
     """The model at ``place``; where there is an adapter, the one that it is made for."""
-    adapter = Path(place) / "adapter_config.json"
-    if not adapter.is_file():
-        return place
-    return str(json.loads(adapter.read_text())["base_model_name_or_path"])
+    adapter = adapter_settings(place)
+    return place if adapter is None else str(adapter["base_model_name_or_path"])
