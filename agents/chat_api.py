@@ -243,7 +243,7 @@ class ChatAPI:
         try:
             async with asyncio.timeout(self._deadline):
                 # Not ``chat.completions.create``: it looks through all that is sent and makes
-                # models of all that comes, which took half of the time of a call.
+                # models of all that comes, in this process's time.
                 answer = await self._client.post("/chat/completions", body=sent, cast_to=object)
             return _read(answer)
         except (TimeoutError, openai.APITimeoutError):

@@ -69,7 +69,7 @@ class APIAsker:
         if asked.bare:
             return [Answer(fault=too_bare(room)) for _ in range(samples)]
         # The most that may be spent: both replies of each sample, and the correction.
-        length = self._limit(asked)
+        length = asked.limit(self.max_tokens)
         prompt = estimated_tokens(asked.system + asked.message) + _FRAME
         prompt = 2 * prompt + length + estimated_tokens(asked.form) + 150
         async with self.spending.reserved(samples * prompt, samples * 2 * length):
@@ -116,7 +116,7 @@ class APIAsker:
         for attempt in range(2):
             reply = await self.api.ask(
                 messages,
-                max_tokens=self._limit(asked),
+                max_tokens=asked.limit(self.max_tokens),
                 temperature=self.temperature,
                 seed=seed_of((int(asked.mark, 16), attempt, self.repeat, number)),
                 schema=asked.schema,
@@ -147,9 +147,6 @@ class APIAsker:
         prompt, completion = reply.prompt_tokens or 0, reply.completion_tokens or 0
         self.spending.add(prompt, completion)
         return prompt, completion
-
-    def _limit(self, asked: Ask[_T]) -> int:
-        return self.max_tokens if asked.max_tokens is None else asked.max_tokens
 
 
 def _as_text(content: str) -> str:

@@ -36,6 +36,10 @@ class Ask(Generic[_T]):
     bare: bool = False
     """Whether so little of the material is shown that it is no use to ask."""
 
+    def limit(self, otherwise: int) -> int:
+        """The tokens of one reply: ``max_tokens``, or ``otherwise`` where it does not say."""
+        return otherwise if self.max_tokens is None else self.max_tokens
+
     def correction(self, fault: str) -> str:
         """The message that shows a model what is wrong with its reply."""
         return _CORRECTION.format(fault=fault, form=self.form)

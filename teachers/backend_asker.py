@@ -85,7 +85,7 @@ class BackendAsker:
                 return asked, [], too_bare(room)
             ids = self._open(asked)
             # A second reply and the correction before it must fit too.
-            beside = 2 * self._limit(asked) + self._count(asked.form) + 200
+            beside = 2 * asked.limit(self.max_tokens) + self._count(asked.form) + 200
             excess = len(ids) + beside - self.context
             if excess <= 0:
                 return asked, ids, ""
@@ -110,9 +110,6 @@ class BackendAsker:
         # A reason may quote control tokens, e.g. of an episode that spells some: as mere text.
         return self.backend.dialect.encode_content("", text, "")
 
-    def _limit(self, asked: Ask[_T]) -> int:
-        return self.max_tokens if asked.max_tokens is None else asked.max_tokens
-
     def _round(self, cases: Sequence[_Case[_T]], attempt: int) -> list[_Case[_T]]:
         """Ask once; those to be asked again, their correction in their ids."""
         if not cases:
@@ -120,7 +117,7 @@ class BackendAsker:
         requests = [
             Request(
                 case.ids,
-                self._limit(case.asked),
+                case.asked.limit(self.max_tokens),
                 self.temperature,
                 # The random numbers hang on the content, not on the place in a batch.
                 key=(int(case.asked.mark, 16), attempt, self.repeat, case.number),
@@ -140,7 +137,7 @@ class BackendAsker:
             told = case.asked.correction(answer.fault)
             follow = self.backend.dialect.follow(completion.ids, told)
             longer = [*case.ids, *completion.ids, *follow]
-            if len(longer) + self._limit(case.asked) <= self.context:
+            if len(longer) + case.asked.limit(self.max_tokens) <= self.context:
                 case.ids = longer
                 again.append(case)
         return again

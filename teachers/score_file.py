@@ -62,8 +62,8 @@ def score_file(
 
     Verdicts that ``out`` holds already are kept, errors among them are asked for again (with their
     whole group where the judge reads groups); what an earlier question cost stays counted in the
-    tokens of the verdict. A kill at any moment loses at
-    most what is under way. ``progress`` is called with each verdict and whether it is new.
+    tokens of the verdict. A kill at any moment loses at most what is under way. ``progress`` is
+    called with each verdict and whether it is new.
     ``identities`` is what ``identify`` gave, where it was called before. Once ``stop`` is set
     nothing more is asked, and what is under way is waited for. What the verdicts of ``paid`` cost
     counts in the judge's budget, beside what those of ``out`` did.
@@ -94,8 +94,8 @@ def score_file(
 def _no_long_collections() -> Iterator[None]:
     """Keep the garbage collector off what is there already: all modules, a model.
 
-    To look through it takes a tenth of a second each time, in which no reply is read and no call
-    made: 3 of 100 calls, where 64 are under way. Whoever froze objects before keeps them frozen.
+    While it looks through them no reply is read and no call made. Whoever froze objects before
+    keeps them frozen.
     """
     if gc.get_freeze_count():
         yield

@@ -32,22 +32,28 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
+#: Of a model of any family.
+SIZES: dict[str, Any] = {
+    "vocab_size": 260,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    # Larger than usual, so that the logits differ enough to tell tokens apart.
+    "initializer_range": 0.3,
+    "pad_token_id": 257,
+}
+
+
 def tiny_model(seed: int = 0, *, vocabulary: int = 260, dtype: torch.dtype = torch.float32) -> Any:
     """A Llama of two layers with grouped attention and tied embeddings."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **{**SIZES, "vocab_size": vocabulary},
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=256,
         eos_token_id=257,
-        pad_token_id=257,
-        # Larger than usual, so that the logits differ enough to tell tokens apart.
-        initializer_range=0.3,
     )
     return LlamaForCausalLM(config).to(dtype).eval()

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Lfm2Config, Lfm2ForCausalLM
 
 from ovd_envs.errors import OVDError
-from tests.tiny import tiny_model
+from tests.tiny import SIZES, tiny_model
 from tests.training.made import batches_of, row_of
 from training.config import OptimizerConfig
 from training.learner import Learner, learning_rate
@@ -108,18 +108,8 @@ def test_the_log_tells_who_wrote_the_tokens_and_how_far_the_sampler_was():
 def test_a_row_leaves_no_trace_in_another_of_its_prompt():
     """Layers that convolve, or keep a state, heed no mask: what they sampled must come out."""
     torch.manual_seed(0)
-    policy = Lfm2ForCausalLM(
-        Lfm2Config(
-            vocab_size=260,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            layer_types=["conv", "full_attention"],
-            initializer_range=0.3,
-        )
-    ).eval()
+    kinds = ["conv", "full_attention"]
+    policy = Lfm2ForCausalLM(Lfm2Config(**SIZES, layer_types=kinds)).eval()
     rows = []
     for reply in ([5, 6, 7], [9, 8, 257, 20]):
         row = row_of([256, 1, 2, *reply], [0, 0, 0, *(1 for _ in reply)])

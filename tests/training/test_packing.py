@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from tests.tiny import tiny_model
+from tests.tiny import SIZES, tiny_model
 from tests.training.made import CPU, batches_of, model, row_of
 from training.loss import score_tokens, token_loss
 from training.packing import batches, collate, pack_rows
@@ -271,20 +271,10 @@ def test_in_bfloat16_a_masked_token_is_masked_too():
 
 def family(name):
     """A model whose forward does something to the logits that its head gives."""
-    sizes = {
-        "vocab_size": 260,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "initializer_range": 0.3,
-        "pad_token_id": 257,
-    }
     config = {
-        "granite": lambda: GraniteConfig(**sizes, logits_scaling=8.0),
-        "gemma-2": lambda: Gemma2Config(**sizes, head_dim=8, final_logit_softcapping=2.0),
-        "cohere": lambda: CohereConfig(**sizes, logit_scale=0.0625),
+        "granite": lambda: GraniteConfig(**SIZES, logits_scaling=8.0),
+        "gemma-2": lambda: Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0),
+        "cohere": lambda: CohereConfig(**SIZES, logit_scale=0.0625),
     }[name]()
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
