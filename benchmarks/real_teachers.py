@@ -27,6 +27,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from agents.protocol import Capabilities, Completion, Request
 from agents.serve_model import server_command
 from agents.student_source import find_source
 from agents.vllm_server import VLLMServerBackend
+from ovd_envs import make
 from ovd_envs.task import Task
 from teachers import LLMJudge, StepJudge, load_rubric, make_judge, read_verdicts
 from teachers.demonstrators import equations_of
@@ -230,6 +232,12 @@ def figures(
         "same_digit": share([round(a) == round(b) for a, b in pairs]),
         "accepted": len(accepted),
         "accepted_right": sum(accepted),
+        "wrong": Counter(e.agent for e in episodes if e.reward < 1),
+        "accepted_wrong": Counter(
+            e.agent
+            for e, v in zip(episodes, verdicts, strict=True)
+            if not v.failed and v.accepted(THETA) and e.reward < 1
+        ),
         "distributions": len(sums),
         "largest_gap_from_1": max((abs(1 - total) for total in sums), default=None),
         "mean_sum": sum(sums) / len(sums) if sums else None,
@@ -237,7 +245,7 @@ def figures(
 
 
 def run_summary(run: Path) -> dict[str, Any]:
-    """The curve of a run and what its teachers were asked for."""
+    """The curve of a run, what its teachers were asked for, and what its judge accepted."""
     summary = json.loads((run / "summary.json").read_text())
     curve = [
         {key: result[key] for key in ("step", "accuracy", "interval", "n")}
@@ -245,7 +253,23 @@ def run_summary(run: Path) -> dict[str, Any]:
     ]
     rows = Run(run).metrics()
     counted = ("judge_errors", "demonstrator_errors", "demonstrations_not_better")
-    return {**summary, "curve": curve, **{k: sum(row[k] for row in rows) for k in counted}}
+    judged = [
+        (one.episode.reward >= 1, one.verdict.accepted(THETA))
+        for row in rows
+        for group in Run(run).groups(row["step"]) or ()
+        for one in group.student
+        if one.verdict is not None and not one.verdict.failed
+    ]
+    return {
+        **summary,
+        "curve": curve,
+        **{k: sum(row[k] for row in rows) for k in counted},
+        "right": {"accepted": judged.count((True, True)), "rejected": judged.count((True, False))},
+        "wrong": {
+            "accepted": judged.count((False, True)),
+            "rejected": judged.count((False, False)),
+        },
+    }
 
 
 def taught_student(out: Path, steps: int, judge: str, demonstrator: str) -> None:
@@ -290,16 +314,22 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     train("math_cpu.yaml", out / "demo", [])
     folder = judging_files(out, options.others, options.unseen)
-    files = [f"env_options.{name}={folder / name}.jsonl" for name in ("episodes", "verdicts")]
-    rubric = f"env_options.rubric={RUBRIC}"
-    train("judge_cpu.yaml", out / "judge", [*files, rubric])
+    shown = {name: str(folder / f"{name}.jsonl") for name in ("episodes", "verdicts")}
+    shown["rubric"] = str(RUBRIC)
+    changes = [f"env_options.{name}={value}" for name, value in shown.items()]
+    train("judge_cpu.yaml", out / "judge", changes)
     with served(out / "judge", "judge", options.port, out / "judge-server.log") as judge:
         trusted = judge_reliability(out, judge, options.exact)
         if not (out / "student" / "summary.json").is_file():
             log = out / "demonstrator-server.log"
             with served(out / "demo", "demonstrator", options.port + 1, log) as shower:
                 taught_student(out, options.steps, judge, shower)
+    learned = make("ovd/Judging-v0", show_gold=False, **shown).unwrapped.tasks
     result = {
+        "judging": {
+            "episodes": sum(1 for _ in read_episodes(folder / "episodes.jsonl")),
+            "different": {split: learned.size(split) for split in learned.splits},
+        },
         "scripted": run_summary(out / "demo"),
         "judge": {"run": run_summary(out / "judge"), "unseen": trusted},
         "taught": run_summary(out / "student"),

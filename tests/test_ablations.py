@@ -69,6 +69,19 @@ def test_the_scores_of_the_recipes_students_are_those_in_the_docs():
     assert set(scores) - {"4", "6"} == {"0", "1", "2", "3", "8", "9"}
 
 
+def test_the_turns_that_suffix_kept_are_those_in_the_docs():
+    text = DOCS.read_text(encoding="utf-8")
+    [suffix] = [
+        line
+        for line in summary(read(RESULTS), "world", TARGETS["world"])
+        if line["variant"] == "replace: suffix"
+    ]
+    runs = [row for row in read(RESULTS) if row["variant"] == "replace: suffix"]
+    kept = [row["kept_turns"] for row in runs]
+    assert f"{kept[0]} and {kept[1]} turns were the student's own" in text
+    assert suffix["kept_turns"] == fmean(kept)
+
+
 def test_a_target_is_reached_on_the_line_between_two_evaluations():
     curve = [
         {"step": 0, "accuracy": 0.0, "teacher_episodes": 0},
