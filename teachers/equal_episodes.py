@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from agents.episode import Episode
 from teachers.cache import content_hash, is_cached
@@ -14,11 +14,13 @@ class EqualEpisodes:
     """Shares a verdict that is under way among episodes of the same content.
 
     Only where the judge says (by its ``fingerprint``) that a verdict depends on nothing else; a
-    judge that reads whole groups is asked about each.
+    judge that reads whole groups is asked about each. ``contents`` are the episodes' hashes by
+    their places, where they are known.
     """
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, contents: Sequence[str] | None = None) -> None:
         self._shares = is_cached(judge)
+        self._contents = contents
         self._under_way: dict[str, int] = {}
         """The place of the one that is asked about, by content."""
         self._waiting: dict[int, tuple[str, list[tuple[int, str]]]] = {}
@@ -28,7 +30,7 @@ class EqualEpisodes:
         """Whether an equal episode is under way: then this one's verdict comes with that one's."""
         if not self._shares:
             return False
-        content = content_hash(episode)
+        content = content_hash(episode) if self._contents is None else self._contents[place]
         leader = self._under_way.setdefault(content, place)
         if leader == place:
             self._waiting[place] = content, []

@@ -96,22 +96,26 @@ def stream_verdicts(
 
 
 def stream_units(
-    judge: Judge, units: Iterable[Unit], *, stop: threading.Event | None = None
+    judge: Judge,
+    units: Iterable[Unit],
+    *,
+    stop: threading.Event | None = None,
+    contents: Sequence[str] | None = None,
 ) -> Iterator[tuple[int, Verdict]]:
     """(place of the episode, verdict) as each comes; failures are made errors as in ``score``.
 
     A unit is one episode, or a whole group for a judge that ``scores_groups``; it is never torn.
     No more are taken than the judge is asked for at a time: those of a batch, or, where it has
     ``submit`` (``submit_group``), twice its ``concurrency``. Equal episodes that would be under way
-    at the same time share a verdict (see ``EqualEpisodes``). Once ``stop`` is set nothing more is
-    asked, and the stream ends when what is under way is answered.
+    at the same time share a verdict (see ``EqualEpisodes``, which takes ``contents``). Once ``stop``
+    is set nothing more is asked, and the stream ends when what is under way is answered.
 
     Raises ``JudgeStopError`` in the same manner, where the judge does.
     """
     stop = threading.Event() if stop is None else stop
     submit = getattr(judge, "submit_group" if scores_groups(judge) else "submit", None)
     asking = _Batches(judge) if submit is None else _OneByOne(judge, submit, stop)
-    equal = EqualEpisodes(judge)
+    equal = EqualEpisodes(judge, contents)
     try:
         for unit in units:
             place, episode = unit[0]

@@ -123,10 +123,11 @@ class _Scoring:
         self._judge, self._episodes, self._log, self._cache = judge, episodes, log, cache
         self._progress = progress
         self._grouping: Grouping | None = None
+        self._contents = [one.content for one in identities]
         self._beside = [""] * len(identities)
         if scores_groups(judge):
             self._grouping = Grouping.by((one.id, one.group) for one in identities)
-            self._beside = self._grouping.contexts([one.content for one in identities])
+            self._beside = self._grouping.contexts(self._contents)
         self._keyed = [
             (one.id, row_key(judge, one.content, beside))
             for one, beside in zip(identities, self._beside, strict=True)
@@ -157,7 +158,8 @@ class _Scoring:
         else:
             missing = sorted(self._missing_groups(self._grouping))
             units = self._grouping.units(self._unknown(missing))
-        for place, verdict in stream_units(self._judge, units, stop=stop):
+        streamed = stream_units(self._judge, units, stop=stop, contents=self._contents)
+        for place, verdict in streamed:
             self._came(place, verdict)
             if len(self.found) % SYNC_EVERY == 0:
                 self._log.sync()
