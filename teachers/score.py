@@ -107,8 +107,8 @@ def stream_units(
     A unit is one episode, or a whole group for a judge that ``scores_groups``; it is never torn.
     No more are taken than the judge is asked for at a time: those of a batch, or, where it has
     ``submit`` (``submit_group``), twice its ``concurrency``. Equal episodes that would be under way
-    at the same time share a verdict (see ``EqualEpisodes``, which takes ``contents``). Once ``stop``
-    is set nothing more is asked, and the stream ends when what is under way is answered.
+    at the same time share a verdict (see ``EqualEpisodes``, which takes ``contents``). Once
+    ``stop`` is set nothing more is asked, and the stream ends when what is under way is answered.
 
     Raises ``JudgeStopError`` in the same manner, where the judge does.
     """

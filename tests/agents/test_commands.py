@@ -5,7 +5,6 @@ import json
 from concurrent.futures import Future
 
 import pytest
-import typer
 
 import agents
 from agents import saved_run
@@ -13,6 +12,7 @@ from agents.commands import register_commands
 from agents.episode import read_episodes
 from agents.scripted import ScriptedAgent
 from ovd_envs import OVDError, TaskError, make
+from tests.command_line import invoke
 
 ENV = "ovd/Math-v0"
 
@@ -20,21 +20,7 @@ ENV = "ovd/Math-v0"
 @pytest.fixture
 def ovd(capsys):
     """Runs a command line; gives its exit code and what it printed."""
-    app = typer.Typer()
-    register_commands(app)
-
-    command = typer.main.get_command(app)
-
-    def call(*arguments):
-        code = 0
-        try:
-            with command.make_context("ovd", [str(a) for a in arguments]) as context:
-                command.invoke(context)
-        except typer.Exit as stop:
-            code = stop.exit_code
-        return code, capsys.readouterr()
-
-    return call
+    return lambda *arguments: (invoke(register_commands, *arguments), capsys.readouterr())
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-import typer
 
 import agents
 from agents.episode import read_episodes
 from agents.scripted import ScriptedAgent
 from ovd_envs import OVDError
+from tests.command_line import invoke
 from training.commands import register_commands
 
 ENV = "ovd/Math-v0"
@@ -16,14 +16,10 @@ ENV = "ovd/Math-v0"
 
 @pytest.fixture
 def ovd(capsys):
-    """Runs a command line; gives what it printed."""
-    app = typer.Typer()
-    register_commands(app)
-    command = typer.main.get_command(app)
+    """Runs a command line that ends well; gives what it printed."""
 
     def call(*arguments):
-        with command.make_context("ovd", [str(a) for a in arguments]) as context:
-            command.invoke(context)
+        assert invoke(register_commands, *arguments) == 0
         return capsys.readouterr().out
 
     return call
