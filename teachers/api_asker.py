@@ -99,9 +99,9 @@ class APIAsker:
 
         try:
             await self._converse(asked, answer, number)
-        except (FailedError, OutageError) as error:
+        except FailedError as error:
             answer.fault, answer.value = str(error), None
-        except (RefusedError, HaltedError) as error:
+        except (RefusedError, HaltedError, OutageError) as error:
             return JudgeStopError(str(error))
         except JudgeStopError as error:
             return error

@@ -12,7 +12,7 @@ from teachers.verdict import Verdict
 
 
 class JudgeStopError(OVDError):
-    """It is no use to ask the judge for more: a bad key, no such model, a budget that is spent.
+    """It is no use to ask the judge for more: a bad key, a budget spent, nobody who answers.
 
     Raised by a judge, it ends the scoring; every other exception is an error of its episode.
     """

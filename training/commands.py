@@ -84,6 +84,7 @@ def train(
     """
     from rich.console import Console
 
+    from teachers.protocol import JudgeStopError
     from training.config import load_config
 
     settings = load_config(config, overrides)
@@ -103,6 +104,10 @@ def train(
         raise KeyboardInterrupt(
             f"stopped: all whole steps are in {folder}; the same command with --resume goes on"
         ) from None
+    except JudgeStopError as stopped:
+        raise JudgeStopError(
+            f"{stopped} (all whole steps are in {folder}; the same command with --resume goes on)"
+        ) from stopped
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return

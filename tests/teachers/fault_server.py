@@ -58,6 +58,12 @@ STATUSES = {
 }
 
 
+def free_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
 class FaultServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True

@@ -1,11 +1,12 @@
 """What each misbehaviour of a judge's API becomes, as docs/judge.md says it, over real HTTP."""
 
+import contextlib
 import math
 import re
-import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.teachers.fault_server import (
     STATUSES,
     TEXTS,
     FaultServer,
+    free_port,
     reply_text,
 )
 
@@ -56,27 +58,27 @@ def cases(*names):
     return [make_episode(f"case:{name} I say 95", index=i) for i, name in enumerate(names)]
 
 
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
 @pytest.mark.parametrize(("answers", "calls", "charged", "becomes"), list(table()))
 def test_the_table_of_the_docs(answers, calls, charged, becomes, serve):
     kind, _, told = becomes.partition(":")
+    stops = contextlib.nullcontext()
+    if kind == "stops":
+        stops = pytest.raises(JudgeStopError, match=re.escape(told.strip(" `")))
+    if answers == "connection refused beyond the patience":
+        with stops:
+            score(judge_at(away(), patience=0.5), cases("it"))
+        assert (calls, charged) == (0, 0)
+        return
     if answers.startswith("connection refused"):
-        verdict, server = judged_in_an_outage(answers)
+        verdict, server = judged_in_an_outage()
     else:
         server = serve({"it": script_of(answers)})
-        if kind == "stops":
-            with pytest.raises(JudgeStopError, match=re.escape(told.strip(" `"))):
-                score(judge_at(server), cases("it"))
-            assert (server.asked["it"], server.charged["it"]) == (calls, charged)
-            return
         options = HANGS if "hang" in answers else {}
-        [verdict] = score(judge_at(server, **options), cases("it"))
+        with stops:
+            [verdict] = score(judge_at(server, **options), cases("it"))
     assert (server.asked["it"], server.charged["it"]) == (calls, charged)
+    if kind == "stops":
+        return
     assert verdict.prompt_tokens == charged * PROMPT_TOKENS
     assert verdict.completion_tokens == charged * COMPLETION_TOKENS
     if kind == "error":
@@ -91,27 +93,26 @@ def test_the_table_of_the_docs(answers, calls, charged, becomes, serve):
         assert second - first > 0.98
 
 
-def judged_in_an_outage(answers):
-    server = FaultServer.__new__(FaultServer)
+def away():
+    """Where a server would be, and is none."""
     port = free_port()
-    server.url = f"http://127.0.0.1:{port}/v1"
-    notices = []
-    judge = judge_at(server, patience=0.5 if "beyond" in answers else 30.0)
+    return SimpleNamespace(port=port, url=f"http://127.0.0.1:{port}/v1")
+
+
+def judged_in_an_outage():
+    nobody, notices = away(), []
+    judge = judge_at(nobody)
     judge.on_notice(notices.append)
     future = judge.submit(cases("it")[0])
-    if "beyond" not in answers:
-        while not notices:
-            time.sleep(0.01)
-        time.sleep(0.3)
-        server = FaultServer(port=port).start()
-    else:
-        server.asked = server.charged = {"it": 0}
+    while not notices:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    server = FaultServer(port=nobody.port).start()
     verdict = future.result(timeout=20)
+    server.stop()
     assert "does not answer" in notices[0]
-    if "beyond" not in answers:
-        server.stop()
-        assert "answers again" in notices[1]
-        assert len(notices) == 2
+    assert "answers again" in notices[1]
+    assert len(notices) == 2
     return verdict, server
 
 
@@ -165,21 +166,30 @@ def test_an_outage_in_the_middle_loses_nothing_and_asks_nothing_twice():
     assert servers[0].asked + servers[1].asked == charged
 
 
-def test_beyond_the_patience_the_rest_are_errors_that_are_asked_again(tmp_path):
+def test_an_outage_beyond_the_patience_stops_and_the_rest_is_asked_for_later(tmp_path):
     from agents.episode import write_episodes
     from teachers.score_file import score_file
 
-    port = free_port()
-    away = FaultServer.__new__(FaultServer)
-    away.url = f"http://127.0.0.1:{port}/v1"
+    first = FaultServer().start()
     path, out = tmp_path / "e.jsonl", tmp_path / "v.jsonl"
     write_episodes(path, cases(*map(str, range(30))))
-    verdicts = score_file(judge_at(away, patience=0.4), path, out)
-    assert [v.score for v in verdicts] == [None] * 30
-    assert all("did not answer for 0.4 s" in v.error for v in verdicts)
-    server = FaultServer(port=port).start()
+    answered = []
+
+    def progress(verdict, new):
+        answered.append(verdict)
+        if len(answered) == 5:
+            first.stop()
+
+    judge = judge_at(first, concurrency=4, patience=0.4)
+    with pytest.raises(JudgeStopError, match=r"did not answer for 0\.4 s"):
+        score_file(judge, path, out, progress=progress)
+    kept = list(read_verdicts(out))
+    assert [v.score for v in kept] == [7] * len(answered)
+    assert len(answered) < 30
+    server = FaultServer(port=first.port).start()
     assert [v.score for v in score_file(judge_at(server), path, out)] == [7] * 30
-    assert set(server.asked.values()) == {1}
+    asked = first.asked + server.asked
+    assert [asked[str(n)] for n in range(30)] == [1] * 30
     server.stop()
 
 

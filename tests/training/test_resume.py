@@ -12,6 +12,7 @@ import time
 import pytest
 import yaml
 
+from tests.teachers.fault_server import FaultServer, free_port
 from tests.training.conftest import write_config
 from tests.training.ovd_process import ROOT
 from training.run import Run
@@ -340,6 +341,33 @@ def test_ctrl_c_says_how_to_go_on(runs, tmp_path):
     )
     assert "Traceback" not in process.err
     full.resumes(run)
+
+
+def test_an_outage_of_the_judge_stops_and_the_step_is_judged_later(ovd, student_folder, tmp_path):
+    """A training that went on without its judge would learn nothing of its steps."""
+    port, run = free_port(), tmp_path / "run"
+    judge = {
+        "name": "llm",
+        "model": "m",
+        "backend": f"openai:http://127.0.0.1:{port}/v1",
+        "patience": 0.5,
+        "base_wait": 0.02,
+    }
+    config = write_config(tmp_path / "tiny.yaml", student_folder, judge=judge)
+    code, process = ovd.run("train", config, "--run", run)
+    assert code == 2
+    assert "did not answer for 0.5 s" in process.err
+    assert "the same command with --resume goes on" in process.err.replace("\n", " ")
+    assert not (run / "steps").exists()
+    server = FaultServer(port=port).start()
+    try:
+        code, process = ovd.run("train", config, "--run", run, "--resume")
+    finally:
+        server.stop()
+    assert code == 0, process.err
+    judged = [one for step in range(1, STEPS + 1) for group in Run(run).groups(step) for one in
+              group.student]  # fmt: skip
+    assert [one.verdict.score for one in judged] == [7] * len(judged)
 
 
 def test_a_full_disk_loses_nothing(runs, tmp_path):
