@@ -365,9 +365,8 @@ def test_an_outage_of_the_judge_stops_and_the_step_is_judged_later(ovd, student_
     finally:
         server.stop()
     assert code == 0, process.err
-    judged = [one for step in range(1, STEPS + 1) for group in Run(run).groups(step) for one in
-              group.student]  # fmt: skip
-    assert [one.verdict.score for one in judged] == [7] * len(judged)
+    groups = [group for step in range(1, STEPS + 1) for group in Run(run).groups(step)]
+    assert {one.verdict.score for group in groups for one in group.student} == {7}
 
 
 def test_a_full_disk_loses_nothing(runs, tmp_path):
