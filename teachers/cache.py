@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -81,6 +82,17 @@ class VerdictCache:
                 self._cursor.execute(_KEEP, row)
             except (OSError, sqlite3.Error) as error:
                 raise self._unusable("written", error) from error
+
+    def remove(self) -> None:
+        """Forget all verdicts, and leave no file; of a cache that no other process has open."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None
+            for ending in ("", "-wal", "-shm"):  # those of a process that was killed too
+                self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
 
     def _open(self) -> None:
         """Connect, once in each process: a connection does not survive a fork."""

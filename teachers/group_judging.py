@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from agents.episode import Episode
+from teachers.cache import VerdictCache
 from teachers.protocol import Judge
 from teachers.score import score
 from teachers.verdict import Verdict
@@ -17,11 +18,13 @@ class GroupJudging:
 
     ``ended`` takes every episode as it ends (``rollout``'s ``progress``), ``verdicts`` waits for
     the last. One thread asks the judge, for all groups that are whole by then, so a judge is asked
-    by one thread at a time and its batches are not torn into groups. Close it.
+    by one thread at a time and its batches are not torn into groups. ``cache`` is that of
+    ``score``. Close it.
     """
 
-    def __init__(self, judge: Judge, group_size: int) -> None:
+    def __init__(self, judge: Judge, group_size: int, *, cache: VerdictCache | None = None) -> None:
         self._judge = judge
+        self._cache = cache
         self._group_size = group_size
         self._acting: dict[str, list[Episode]] = {}
         self._whole: queue.SimpleQueue[list[Episode]] = queue.SimpleQueue()
@@ -69,4 +72,4 @@ class GroupJudging:
         episodes: list[Episode] = []
         while not self._whole.empty():  # nobody else takes from it
             episodes += self._whole.get()
-        return score(self._judge, episodes)
+        return score(self._judge, episodes, cache=self._cache)

@@ -11,6 +11,7 @@ from agents.rollout import rollout
 from agents.student import Student
 from ovd_envs.errors import OVDError
 from ovd_envs.task import TaskSource
+from teachers.cache import VerdictCache
 from teachers.group_judging import GroupJudging
 from teachers.protocol import Continuing, Demonstrator, Judge
 from teachers.score import score
@@ -24,7 +25,10 @@ from training.task_order import training_tasks
 
 
 class GroupMaker:
-    """Makes the groups of a step from (seed, step) and the weights that the sampler has."""
+    """Makes the groups of a step from (seed, step) and the weights that the sampler has.
+
+    ``verdicts`` keeps what the judge has said of a step that is not whole yet.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class GroupMaker:
         algorithm: Algorithm,
         judge: Judge | None,
         demonstrator: Demonstrator | None,
+        verdicts: VerdictCache,
     ) -> None:
         self.config = config
         self.sampler = sampler
@@ -41,6 +46,7 @@ class GroupMaker:
         self.algorithm = algorithm
         self.judge = judge
         self.demonstrator = demonstrator
+        self.verdicts = verdicts
 
     def make(
         self, step: int, sampling: AbstractContextManager[None], reporter: Reporter
@@ -58,7 +64,8 @@ class GroupMaker:
         student = make_student(self.sampler, self.config, self.config.rollout.temperature)
         judging = None
         if self.judge is not None and hasattr(student, "submit"):  # rollout's "free"
-            judging = GroupJudging(self.judge, self.config.rollout.group_size)
+            size = self.config.rollout.group_size
+            judging = GroupJudging(self.judge, size, cache=self.verdicts)
         with contextlib.closing(judging) if judging else contextlib.nullcontext():
             with sampling:
                 episodes = self._act(student, step, judging, reporter)
@@ -100,7 +107,9 @@ class GroupMaker:
         reporter.phase("judging", len(episodes))
         if judging is not None:
             return judging.verdicts(progress=lambda _: reporter.advance())
-        return score(self.judge, episodes, progress=lambda _: reporter.advance())
+        return score(
+            self.judge, episodes, cache=self.verdicts, progress=lambda _: reporter.advance()
+        )
 
     def _demonstrate(self, groups: Sequence[Group], step: int, reporter: Reporter) -> None:
         """Fill the places that the algorithm wants demonstrations for."""

@@ -7,6 +7,7 @@
     evaluations/step-...    .json (accuracy, interval, n) and .jsonl (the episodes)
     checkpoints/step-...    model/ (transformers loads it) and optimizer state
     summary.json            before and after, when the run has ended
+    .verdicts/              while a step is judged: its verdicts so far
 
 Every file appears whole or not at all; ``metrics.jsonl`` grows by whole lines and a torn last
 line is cut off.
@@ -27,6 +28,7 @@ from typing import Any
 from agents.episode import Episode, write_episodes
 from ovd_envs.errors import OVDError
 from ovd_envs.jsonl import read_jsonl, write_atomic, write_jsonl
+from teachers.cache import VerdictCache
 from training.config import Config, dump_config, load_config
 from training.groups import Group
 
@@ -144,6 +146,10 @@ class Run:
         """The groups of a step, ``None`` where it was not reached."""
         path = self._step_file(step)
         return [Group.from_dict(row) for row in read_jsonl(path)] if path.is_file() else None
+
+    def verdicts(self) -> VerdictCache:
+        """What the judge has said of the step under way, which a resume need not ask again."""
+        return VerdictCache(self.path / ".verdicts")
 
     # Evaluations
 

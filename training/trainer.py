@@ -139,6 +139,7 @@ class Trainer:
             self.algorithm,
             self.judge,
             self.demonstrator,
+            self.run.verdicts(),
         )
         kind = AheadCollector if self.config.rollout.max_staleness else Collector
         return kind(maker, self.run, self.learner.model, self.restored, self.reporter)

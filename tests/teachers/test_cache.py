@@ -2,6 +2,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import sqlite3
 import stat
 import threading
@@ -164,6 +165,32 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
         with pytest.raises(OVDError, match="cannot be written"):
             score(Judge(), [make_episode("a")], cache=VerdictCache(tmp_path / "new"))
         tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_removed_it_leaves_no_file_and_may_be_used_again(cache):
+    judge, episode = Judge(), make_episode("a")
+    cache.remove()  # nothing was kept yet
+    for asked in (1, 2):
+        score(judge, [episode], cache=cache)
+        score(judge, [episode], cache=cache)
+        assert judge.asked == asked
+        cache.remove()
+        assert not cache.folder.exists()
+
+
+def write_and_die(folder):
+    cache = VerdictCache(folder)
+    cache.put(Judge(), make_episode("a"), Verdict("e", "counting", 7.0))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_left_is_removed_too(cache):
+    process = multiprocessing.get_context("fork").Process(target=write_and_die, args=[cache.folder])
+    process.start()
+    process.join()
+    assert len(list(cache.folder.iterdir())) == 3  # the database, its log and its index
+    cache.remove()
+    assert not cache.folder.exists()
 
 
 def test_lone_surrogates_have_a_place(cache):

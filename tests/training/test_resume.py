@@ -12,6 +12,7 @@ import time
 import pytest
 import yaml
 
+from teachers.cache import content_hash
 from tests.teachers.fault_server import FaultServer, free_port
 from tests.training.conftest import write_config
 from tests.training.ovd_process import ROOT
@@ -369,6 +370,26 @@ def test_an_outage_of_the_judge_stops_and_the_step_is_judged_later(ovd, student_
     assert {one.verdict.score for group in groups for one in group.student} == {7}
 
 
+def test_a_verdict_of_the_step_under_way_is_not_asked_for_again(ovd, student_folder, tmp_path):
+    """A judge is paid for what it said, whether or not the step came to its end."""
+    server, run = FaultServer({"?": ["good", "good", "good", "401"]}).start(), tmp_path / "run"
+    judge = {"name": "llm", "model": "m", "backend": f"openai:{server.url}", "concurrency": 1}
+    config = write_config(tmp_path / "tiny.yaml", student_folder, judge=judge)
+    code, process = ovd.run("train", config, "--run", run)
+    assert code == 2
+    assert "401" in process.err
+    assert server.charged.total() == 3
+    code, process = ovd.run("train", config, "--run", run, "--resume")
+    server.stop()
+    assert code == 0, process.err
+    steps = [Run(run).groups(step) for step in range(1, STEPS + 1)]
+    different = [
+        {content_hash(one.episode) for group in groups for one in group.student} for groups in steps
+    ]
+    assert server.charged.total() == sum(map(len, different))
+    assert not (run / ".verdicts").exists()
+
+
 def test_a_full_disk_loses_nothing(runs, tmp_path):
     """No file above 64 kB: the groups of the first steps fit, a checkpoint does not."""
     full, run = runs("full"), tmp_path / "run"
@@ -382,9 +403,7 @@ def test_a_full_disk_loses_nothing(runs, tmp_path):
     full.resumes(run)
 
 
-@pytest.mark.parametrize(
-    "name", ["config.yaml", "evaluations/step-000000.jsonl", "steps/step-000001.jsonl"]
-)
+@pytest.mark.parametrize("name", ["config.yaml", "evaluations/step-000000.jsonl"])
 def test_a_disk_that_is_full_earlier_loses_nothing(runs, tmp_path, name):
     full, run = runs("full"), tmp_path / "run"
     size = (full.reference / name).stat().st_size
@@ -392,6 +411,28 @@ def test_a_disk_that_is_full_earlier_loses_nothing(runs, tmp_path, name):
     assert code == 2
     assert process.err == f"error: {run / name}: cannot be written (File too large)\n"
     full.resumes(run)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        ("ovd", ".verdicts/verdicts.sqlite3: the verdict cache cannot be written (disk I/O error)"),
+        ("grpo", "steps/step-000001.jsonl: cannot be written (File too large)"),
+    ],
+)
+def test_a_disk_that_is_full_in_a_step_loses_nothing(
+    ovd, student_folder, tmp_path, algorithm, said
+):
+    changes = {"algorithm": algorithm, "optimizer": {"steps": 1}, "evaluation": {"tasks": 0}}
+    config = write_config(tmp_path / "tiny.yaml", student_folder, **changes)
+    runs = {name: tmp_path / name for name in ("reference", "full")}
+    assert ovd.run("train", config, "--run", runs["reference"])[0] == 0
+    code, process = ovd.run("train", config, "--run", runs["full"], file_size=4_000)
+    assert code == 2
+    assert process.err == f"error: {runs['full']}/{said}\n"
+    code, process = ovd.run("train", config, "--run", runs["full"], "--resume")
+    assert code == 0, process.err
+    assert_same(runs["full"], runs["reference"])
 
 
 def test_python_m_ovd_gives_the_same_bits_in_any_process(runs, tmp_path, student_folder):
