@@ -13,6 +13,7 @@ from typing import NamedTuple
 from agents.episode import Episode, read_episodes
 from ovd_envs.errors import OVDError
 from teachers.cache import VerdictCache, content_hash, is_cached
+from teachers.equal_episodes import on_equal
 from teachers.protocol import Judge, JudgeStopError
 from teachers.score import stream_units
 from teachers.verdict import Verdict
@@ -133,6 +134,9 @@ class _Scoring:
             for one, beside in zip(identities, self._beside, strict=True)
         ]
         self._known = _known(self._keyed, log, episodes)
+        self._shares = is_cached(judge)
+        self._by_content: dict[str, Verdict] = {}
+        """A verdict on each content, where a verdict depends on nothing else."""
         #: The verdicts by the positions of their episodes.
         self.found: dict[int, Verdict] = {}
         spending = getattr(judge, "spending", None)
@@ -175,8 +179,7 @@ class _Scoring:
             if number == place:
                 # Equal content may have been judged meanwhile, here or by another process; a group
                 # is asked for as a whole.
-                again = self._cache is None or self._grouping is not None
-                if again or not self._find(place):
+                if self._grouping is not None or not self._find(place):
                     yield number, episode
                 place = next(wanted, None)
                 if place is None:
@@ -199,25 +202,37 @@ class _Scoring:
         verdict, fresh = self._look(place)
         if verdict is None:
             return False
-        self.found[place] = verdict
-        if self._progress is not None:
-            self._progress(verdict, fresh)
+        self._take(place, verdict, fresh)
         return True
 
     def _look(self, place: int) -> tuple[Verdict | None, bool]:
-        """The verdict in the file of verdicts, or else in the cache; and whether it is new here."""
+        """The verdict in the file of verdicts, or else one on equal content, there or in the cache.
+
+        And whether it is new here.
+        """
         name, key = self._keyed[place]
         verdict, fresh = self._known.get((name, key)), False
-        if (verdict is None or verdict.failed) and self._cache is not None:
-            cached = self._cache.find(_verdict_key(key), name) if self._is_cached(place) else None
-            if cached is not None:
+        if verdict is None or verdict.failed:
+            shared = self._by_content.get(self._contents[place])
+            if shared is not None:
+                shared = on_equal(shared, name)
+            elif self._cache is not None and self._is_cached(place):
+                shared = self._cache.find(_verdict_key(key), name)
+            if shared is not None:
                 # What it cost was paid for elsewhere; what a failure cost before it, here.
                 paid = (0, 0)
                 if verdict is not None:
                     paid = verdict.prompt_tokens, verdict.completion_tokens
-                verdict = replace(cached, prompt_tokens=paid[0], completion_tokens=paid[1])
+                verdict = replace(shared, prompt_tokens=paid[0], completion_tokens=paid[1])
                 fresh = True
         return (None if verdict is None or verdict.failed else verdict), fresh
+
+    def _take(self, place: int, verdict: Verdict, fresh: bool) -> None:
+        self.found[place] = verdict
+        if self._shares and not verdict.failed:
+            self._by_content.setdefault(self._contents[place], verdict)
+        if self._progress is not None:
+            self._progress(verdict, fresh)
 
     def _came(self, place: int, verdict: Verdict) -> None:
         name, key = self._keyed[place]
@@ -232,10 +247,8 @@ class _Scoring:
                 prompt_tokens=verdict.prompt_tokens + before.prompt_tokens,
                 completion_tokens=verdict.completion_tokens + before.completion_tokens,
             )
-        self.found[place] = verdict
         self._log.append(key, verdict)
-        if self._progress is not None:
-            self._progress(verdict, True)
+        self._take(place, verdict, True)
 
     def _is_cached(self, place: int) -> bool:
         return is_cached(self._judge, self._beside[place])

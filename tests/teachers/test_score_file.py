@@ -197,6 +197,40 @@ def test_a_cache_serves_another_file(folder, tmp_path):
     )
 
 
+def test_equal_episodes_of_a_file_are_asked_about_once(tmp_path):
+    """However far apart they stand, and whenever the first of them was judged."""
+    made = [make_episode(f"message {i % 3}", index=i) for i in range(9)]
+    write_episodes(tmp_path / "episodes.jsonl", made)
+    judge = Judge(stops_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(judge, tmp_path)
+    assert judge.asked == [0, 1]
+    judge = Judge()
+    verdicts = run(judge, tmp_path)
+    assert judge.asked == [2]
+    assert [v.score for v in verdicts] == [0, 1, 2] * 3
+    assert [v.episode for v in verdicts] == [e.id for e in made]
+    assert run(judge, tmp_path) == verdicts == list(read_verdicts(tmp_path / "verdicts.jsonl"))
+
+
+def test_a_failure_is_not_that_of_an_equal_episode(tmp_path):
+    made = [make_episode(f"message {i % 2}", index=i) for i in range(4)]
+    write_episodes(tmp_path / "episodes.jsonl", made)
+    judge = Judge(fails=[0])
+    assert [v.score for v in run(judge, tmp_path)] == [None, 1, 2, 1]
+    assert judge.asked == [0, 1, 2]
+    assert [v.score for v in run(judge, tmp_path)] == [2, 1, 2, 1]  # nor need it be asked again
+    assert judge.asked == [0, 1, 2]
+
+
+def test_a_judge_that_says_not_on_what_it_depends_is_asked_about_each(tmp_path):
+    write_episodes(tmp_path / "episodes.jsonl", [make_episode("m", index=i) for i in range(5)])
+    judge = Judge()
+    judge.fingerprint = ""
+    run(judge, tmp_path)
+    assert judge.asked == [0, 1, 2, 3, 4]
+
+
 def test_no_more_episodes_are_held_than_are_asked_for(tmp_path, monkeypatch):
     from teachers import score_file as module
 
