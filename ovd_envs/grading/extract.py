@@ -27,8 +27,9 @@ def extract_answer(text: str) -> str | None:
 
     In this order: what the last closed ``\\boxed{...}`` holds (braces matched; of nested boxes the
     inner one), the rest of the line after the last ``####``, the rest of the sentence after the
-    last "answer is" or "answer:" (or a line "A: ..."). Empty answers are passed over. Takes time
-    linear in the length of ``text``.
+    last "answer is" or "answer:" (or a line "A: ..."). Empty answers are passed over, and so is a
+    heading, a ``####`` without a digit, where the answer is said after it. Takes time linear in
+    the length of ``text``.
     """
     return _last_box(text) or _last_hashes(text) or _last_phrase(text) or None
 
@@ -57,16 +58,25 @@ def _last_box(text: str) -> str:
 
 
 def _last_hashes(text: str) -> str:
-    return text.rpartition("####")[2].partition("\n")[0].strip() if "####" in text else ""
+    end = len(text)
+    while (start := text.rfind("####", 0, end)) >= 0:
+        answer, _, after = text[start + 4 : end].partition("\n")
+        if answer := answer.strip():
+            heading = not any(character.isdigit() for character in answer)
+            return _last_phrase(answer) or (_last_phrase(after) if heading else "") or answer
+        end = start
+    return ""
 
 
 def _last_phrase(text: str) -> str:
     for pattern in (_PHRASE, _SHORT_PHRASE):
-        last = None
-        for last in pattern.finditer(text):  # noqa: B007 - only the last one counts
-            pass
-        if last is not None:
-            end = _STATEMENT_END.search(text, last.end())
-            answer = text[last.end() : end.start() if end is not None else len(text)]
-            return answer.strip(" \t\r*")
+        stop = len(text)
+        for match in reversed(list(pattern.finditer(text))):
+            end = _STATEMENT_END.search(text, match.end(), stop)
+            answer = text[match.end() : end.start() if end is not None else stop].strip(" \t\r*")
+            if answer.endswith(")") and answer.count("(") < answer.count(")"):
+                answer = answer[:-1]  # "(The answer is 5)"
+            if answer:
+                return answer
+            stop = match.start()
     return ""

@@ -37,6 +37,21 @@ _UNIT = re.compile(
     r"(?:\^\{?[23]\}?|[\u00b2\u00b3])?"
 )
 
+#: Words that are a part of the number before them.
+_SCALES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+#: Words that are no unit: with them the number is a part of a longer expression.
+_OPERATION = re.compile(
+    r"\b(?:squared|cubed|factorial|plus|minus|over|divided|than|power|sqrt|sin|cos|tan|log|ln|mod"
+    r"|times\s+[a-z]+)\b"
+)
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+")
+
 #: Longer than any number worth reading here.
 MAX_CHARACTERS = 200
 
@@ -76,14 +91,39 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def parse_quantity(text: str) -> Fraction | None:
-    """The number in ``text``, which may carry a unit or a percent sign; ``None`` otherwise."""
-    if len(text) > MAX_CHARACTERS:
-        return None
+    """The number in ``text``, which may carry a unit or a percent sign; ``None`` otherwise.
+
+    ``5 million`` is 5,000,000; ``5 squared``, ``5 plus x`` and the like are no quantities.
+    """
     value = parse_number(text)
-    if value is None:
-        match = _UNIT.fullmatch(text.strip(" .$\n"))
-        value = parse_number(match["number"]) if match is not None else None
-    return value
+    return _with_words(text)[0] if value is None else value
+
+
+def parse_scaled(text: str) -> Fraction | None:
+    """The number in ``text`` where a word multiplies it (``5 million``), ``None`` otherwise."""
+    value, scale = _with_words(text)
+    return value if scale > 1 else None
+
+
+def _with_words(text: str) -> tuple[Fraction | None, int]:
+    """The number before a unit (``None`` where it is something else), and what a word makes of it.
+
+    The number is multiplied already.
+    """
+    text = text.strip(" .$\n")
+    match = _UNIT.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
+    if match is None:
+        return None, 1
+    words = [word.lower() for word in _WORD.findall(text, match.end("number"))]
+    if _OPERATION.search(" ".join(words)):
+        return None, 1
+    scale = 1
+    for word in words:
+        if word not in _SCALES:
+            break
+        scale *= _SCALES[word]
+    value = parse_number(match["number"])
+    return (None if value is None else value * scale), scale
 
 
 def parse_decimal_comma(text: str) -> Fraction | None:

@@ -33,13 +33,14 @@ GRADER = "ovd_envs.grading.worker"
 class Expired(Exception):
     """A request used up its time or memory; ``phase`` ("gold" or "answer") tells on what.
 
-    ``ended``: the process was gone before its time was up.
+    ``ended``: the process was gone before its time was up; ``begun``: it had taken the request up.
     """
 
-    def __init__(self, phase: str, *, ended: bool = False) -> None:
+    def __init__(self, phase: str, *, ended: bool = False, begun: bool = True) -> None:
         super().__init__(phase)
         self.phase = phase
         self.ended = ended
+        self.begun = begun
 
 
 class _Worker:
@@ -72,20 +73,21 @@ class _Worker:
 
     def ask(self, request: Mapping[str, Any], deadline: float) -> dict[str, Any]:
         """The worker's last word on a request. Raises ``Expired``."""
-        phase = "gold"
+        phase, begun = "gold", False
         end = time.monotonic() + _START_LIMIT
         try:
             self._in.write(json.dumps(request).encode() + b"\n")
             while True:
                 message = self._next(end)
                 if message["phase"] == "start":
-                    end = time.monotonic() + deadline
+                    end, begun = time.monotonic() + deadline, True
                 elif message["phase"] == "done":
                     return message
                 else:
                     phase = message["phase"]
         except (EOFError, TimeoutError, OSError) as error:
-            raise Expired(phase, ended=not isinstance(error, TimeoutError)) from error
+            ended = not isinstance(error, TimeoutError)
+            raise Expired(phase, ended=ended, begun=begun) from error
 
     def kill(self) -> None:
         """End the process at once."""
@@ -131,16 +133,19 @@ class WorkerPool:
         memory of the worker, was used up.
         """
         with self._free:
-            worker = self._take()
-            try:
-                message = worker.ask(request, deadline)
-            except BaseException:
-                # Also where we were interrupted: its next word would answer this request.
-                worker.kill()
-                raise
-            with self._lock:
-                self._idle.append(worker)
-        return message
+            while True:
+                worker, idle = self._take()
+                try:
+                    message = worker.ask(request, deadline)
+                except BaseException as error:
+                    # Also where we were interrupted: its next word would answer this request.
+                    worker.kill()
+                    if idle and isinstance(error, Expired) and not error.begun:
+                        continue  # the system killed it while it had nothing to do
+                    raise
+                with self._lock:
+                    self._idle.append(worker)
+                return message
 
     def close(self) -> None:
         """End the idle workers; the pool starts new ones where it is used again."""
@@ -149,11 +154,12 @@ class WorkerPool:
         for worker in idle:
             worker.kill()
 
-    def _take(self) -> _Worker:
+    def _take(self) -> tuple[_Worker, bool]:
+        """A worker, and whether it was there already."""
         with self._lock:
             if self._idle:
-                return self._idle.pop()
-        return _Worker(self._module, quiet=self._quiet)
+                return self._idle.pop(), True
+        return _Worker(self._module, quiet=self._quiet), False
 
 
 _pool: WorkerPool | None = None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ovd_envs import TaskError
 from ovd_envs.grading import extract_answer, grade_math, grade_message, grade_number
 from ovd_envs.grading.math import Equality
+from ovd_envs.grading.pool import Expired, WorkerPool, shared_pool
 from ovd_envs.jsonl import read_jsonl
 
 #: Pairs of the shared data on which we differ from "expected", with the mathematical reason.
@@ -132,6 +133,12 @@ def test_no_gold_answer_of_math_is_taken_for_the_next_one(shared_data):
         (r"\text{Evelyn}", "Carla", False),
         ("28\\%", "28", True),
         (r"\frac{\pi}{2}", "1.570796", True),
+        ("5", "5 million", False),
+        ("5", r"5\text{ million}", False),
+        ("5", "5 squared", False),
+        ("5000000", "$5 million", True),
+        ("5 million", "5,000,000 people", True),
+        ("2", "2 dozen", True),
     ],
 )
 def test_mathematics(gold, answer, correct):
@@ -172,6 +179,9 @@ def test_whole_numbers_are_compared_exactly(a, b):
         ("94", "wrong"),
         ("", "wrong"),
         ("95 or 96", "wrong"),
+        ("95 million", "wrong"),
+        ("95 squared", "wrong"),
+        ("95 divided by x", "wrong"),
         ("\u0669\u0665", "wrong"),
     ],
 )
@@ -244,6 +254,21 @@ def test_a_timeout_tells_the_students_fault_from_the_tasks():
     with pytest.raises(TaskError, match="cannot be read"):
         grade_math("\\frac{1}{" * 500 + "2" + "}" * 500, "x + 1", deadline=0.5)
     assert grade_math("x + 1", "1 + x").correct, "the next pair is graded as ever"
+
+
+def test_a_gold_answer_is_not_to_blame_where_the_machine_stood_still(monkeypatch):
+    """Once it takes too long, or its worker is killed; the second time it is read."""
+    pool, asked = shared_pool(), []
+
+    def ask(request, *, deadline):
+        asked.append(request)
+        if len(asked) == 1:
+            raise Expired("gold", ended=True)
+        return WorkerPool.ask(pool, request, deadline=deadline)
+
+    monkeypatch.setattr(pool, "ask", ask)
+    assert grade_math("x + 1", "1 + x").correct
+    assert len(asked) == 2
 
 
 def test_empty_answers():

@@ -68,9 +68,16 @@ def test_a_worker_that_dies_is_replaced(pool):
     pool.ask(pair("190/2"), deadline=5)
     pool._idle[0]._process.kill()
     pool._idle[0]._process.wait()
-    with pytest.raises(Expired):
-        pool.ask(pair("190/2"), deadline=5)
-    assert pool.ask(pair("190/2"), deadline=5)["correct"]
+    assert pool.ask(pair("190/2"), deadline=5)["correct"], "it had nothing to do with this pair"
+
+
+def test_a_worker_that_dies_at_its_work_is_told_of(pool):
+    pool.ask(pair("190/2"), deadline=5)
+    dies = threading.Timer(0.3, pool._idle[0]._process.kill)
+    dies.start()
+    with pytest.raises(Expired) as caught:
+        pool.ask(pair(HANGS), deadline=30)
+    assert (caught.value.ended, caught.value.begun) == (True, True)
 
 
 def test_a_worker_that_takes_too_much_memory_ends_alone(pool):
