@@ -48,8 +48,11 @@ class AppendLog:
             raise self._unwritable(error) from error
 
     def close(self) -> None:
-        """Close the file."""
-        self._handle.close()
+        """Close the file. What could not be written is tried once more."""
+        try:
+            self._handle.close()
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def _mend_last_line(self) -> None:
         """End the last line with a line feed, or cut it off where it is half a row."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from ovd_envs.env import TextEnv
 from ovd_envs.errors import OVDError
 from ovd_envs.registry import make
 from ovd_envs.task import Task
+
+#: Questions of each split that are looked at for one that another split has too.
+_QUESTIONS = 2_000
 
 #: Messages that a model may well write, and that naive code falls over.
 ODD_ACTIONS = (
@@ -161,30 +165,57 @@ def _gold_answers(name: str, options: dict[str, Any], tasks: int) -> str:
 def _secrecy(name: str, options: dict[str, Any], tasks: int) -> str:
     env = make(name, **options)
     for task in _some_tasks(env, min(tasks, 5)):
-        _, info = env.reset(options={"task": task})
+        opening, info = env.reset(options={"task": task})
         for action in ("", "something", "something else", *([""] * 20)):
             if info["end_reason"]:
                 if info.get("answers") != list(task.answers):
                     raise _Failed(f"task {task.id!r}: expected 'answers' in info at the end")
                 break
-            told = json.dumps(info)
-            if "answers" in info or any(json.dumps(gold) in told for gold in task.answers):
+            said = [
+                text for name, value in info.items() if name != "task" for text in _texts(value)
+            ]
+            if "answers" in info or any(gold in said for gold in task.answers):
+                told = json.dumps(info)
                 raise _Failed(f"task {task.id!r}: info tells a gold answer before the end: {told}")
-            info = env.step(action)[4]
-    return "info holds no gold answer before the end"
+            observation, _, _, _, info = env.step(action)
+            for gold in task.answers:
+                if not info["end_reason"] and _told(gold, observation) and not _told(gold, opening):
+                    raise _Failed(
+                        f"task {task.id!r}: a reply to {action!r} tells the gold answer {gold!r}: "
+                        f"{observation!r:.200}"
+                    )
+    return "neither info nor an answer to a wrong message tells a gold answer before the end"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in plain JSON; not the names of its fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
+def _told(gold: str, text: str) -> bool:
+    """Whether ``gold`` stands in ``text`` as a whole word; a short one does so by chance."""
+    return len(gold) >= 4 and re.search(rf"(?<!\w){re.escape(gold)}(?!\w)", text) is not None
 
 
 def _splits(name: str, options: dict[str, Any], tasks: int) -> str:
     source = make(name, **options).tasks
     seen: dict[str, str] = {}
+    of = "all"
     for split in source.splits:
-        for task in islice(source.iterate(split), 200):
+        size = source.size(split)
+        if size is None or size > _QUESTIONS:
+            of = f"the first {_QUESTIONS:,}"
+        for number, task in enumerate(islice(source.iterate(split), _QUESTIONS)):
             key = " ".join(task.question.casefold().split())
             if seen.setdefault(key, split) != split:
                 raise _Failed(f"splits {seen[key]!r} and {split!r} share {task.question!r:.80}")
-            if source.find(task.id).question != task.question:
+            if number < 200 and source.find(task.id).question != task.question:
                 raise _Failed(f"task {task.id!r}: expected find to give it back")
-    return f"{len(seen)} questions of {', '.join(source.splits)}, none in two splits"
+    return f"{len(seen):,} questions, of {of} of {', '.join(source.splits)}: none in two splits"
 
 
 def _odd_messages(name: str, options: dict[str, Any], tasks: int) -> str:

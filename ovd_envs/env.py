@@ -45,10 +45,11 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("turns", "characters_per_turn", "characters", "tokens", "seconds"):
             value = getattr(self, name)
+            kind, kinds = ("number", int | float) if name == "seconds" else ("whole number", int)
             if value is not None and (
-                isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0
+                isinstance(value, bool) or not isinstance(value, kinds) or not value > 0
             ):
-                raise OVDError(f"budget {name}: expected a number above 0 or null, got {value!r}")
+                raise OVDError(f"budget {name}: expected a {kind} above 0 or null, got {value!r}")
         if self.tokens is not None and self.count_tokens is None:
             raise OVDError("budget tokens: needs count_tokens, a function from text to a number")
 
@@ -60,6 +61,8 @@ class Budget:
         """
         if isinstance(value, Budget):
             return value
+        if value is not None and not isinstance(value, Mapping):
+            raise OVDError(f"budget: expected a mapping like {{seconds: 60}}, got {value!r}")
         known = [f.name for f in fields(cls)]
         for name in value or {}:
             if name not in known:

@@ -127,6 +127,7 @@ def _titles(facts: Any) -> list[str]:
     """The titles in HotpotQA's supporting facts, each once: pairs or columns of title, sentence."""
     if isinstance(facts, Mapping):
         titles = facts.get("title")
+        titles = titles if isinstance(titles, (list, tuple)) else ()
     else:
         titles = [fact[0] for fact in facts or () if isinstance(fact, (list, tuple)) and fact]
     return list(dict.fromkeys(t for t in titles or () if isinstance(t, str)))

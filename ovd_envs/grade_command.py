@@ -16,6 +16,13 @@ from ovd_envs.jsonl import read_jsonl_numbered
 
 KINDS = ("math", "number", "qa")
 
+#: A row's settings, and what they are in ``Equality``.
+_SETTINGS = {
+    "precision": "decimals",
+    "strict": "strict",
+    "allow_set_relation_comp": "relations_as_sets",
+}
+
 #: The measures of kind "qa"; the report has the mean of each.
 _MEASURES = ("em", "f1", "substring")
 
@@ -106,6 +113,11 @@ def _pair(row: dict[str, Any], where: str, *, several: bool) -> dict[str, Any]:
         raise OVDError(f"{where}: 'expected': expected true or false, got {row['expected']!r}")
     if not isinstance(row.get("settings") or {}, dict):
         raise OVDError(f"{where}: 'settings': expected an object, got {row['settings']!r}")
+    for name, value in (row.get("settings") or {}).items():
+        kind = int if name == "precision" else bool
+        if name in _SETTINGS and type(value) is not kind:
+            expected = "a whole number" if kind is int else "true or false"
+            raise OVDError(f"{where}: 'settings': {name}: expected {expected}, got {value!r:.80}")
     return row
 
 
@@ -156,16 +168,15 @@ def _grade_pair(kind: str, row: dict[str, Any], deadline: float) -> dict[str, An
     from ovd_envs.grading.math import Equality, grade_math, grade_number
 
     gold, answer = str(row["gold"]), str(row["answer"])
-    settings = row.get("settings") or {}
     try:
         if kind == "number":
             grade = grade_number(extract_answer(gold) or gold, extract_answer(answer) or answer)
         else:
-            equality = Equality(
-                decimals=int(settings.get("precision", 6)),
-                strict=bool(settings.get("strict", True)),
-                relations_as_sets=bool(settings.get("allow_set_relation_comp", True)),
-            )
+            settings = row.get("settings") or {}
+            known = {
+                _SETTINGS[name]: value for name, value in settings.items() if name in _SETTINGS
+            }
+            equality = Equality(**known)
             grade = grade_math(gold, answer, deadline=deadline, equality=equality)
         correct, verdict = grade.correct, grade.outcome
     except TaskError as error:

@@ -78,7 +78,7 @@ class Registry(Generic[T]):
         object does not declare what it can do, though entries of its kind must.
         """
         known = self._entries.get(name)
-        if known is not None and known.target != target:
+        if known is not None and known.target not in (target, _place_of(target)):
             raise RegistrationError(
                 f"{self.kind} {name!r} is registered already, from {known.source}"
             )
@@ -172,6 +172,12 @@ class Registry(Generic[T]):
                     self._entries[point.name] = replace(known, summary=summary)
 
 
+def _place_of(target: Any) -> str | None:
+    """The "module:attribute" by which an entry point names a class or function."""
+    where = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    return f"{where[0]}:{where[1]}" if all(where) else None
+
+
 def _summary(target: Any) -> str:
     """The first line of the docstring of a class or function (not one that it inherits)."""
     if not (inspect.isclass(target) or inspect.isroutine(target)):
@@ -226,7 +232,9 @@ def make(name: str, **options: Any) -> TextEnv:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise RegistrationError(f"environment {name!r}: no module {module!r}") from error
+            raise RegistrationError(
+                f"environment {name!r}: module {module!r} cannot be imported ({error})"
+            ) from error
     factory = ENVIRONMENTS.get(name)
     _check_options(name, factory, options)
     env = factory(**options)

@@ -83,6 +83,9 @@ class _Recipe(NamedTuple):
 def _recipe(spec: str | Path | Mapping[str, str | Path]) -> _Recipe:
     """See ``task_source``."""
     if isinstance(spec, Mapping):
+        for split, path in spec.items():
+            if not isinstance(path, str | Path):
+                raise TaskError(f"task source: split {split!r}: expected a file, got {path!r}")
         return _Recipe(partial(JsonlTasks, spec), tuple(spec.values()))
     text = str(spec)
     kind, colon, rest = text.partition(":")
@@ -107,6 +110,12 @@ def _recipe(spec: str | Path | Mapping[str, str | Path]) -> _Recipe:
     if "=" in text and not Path(text).exists():
         pairs = [part.partition("=") for part in text.split(",")]
         if all(split and equals and path for split, equals, path in pairs):
+            names = [split.strip() for split, _, _ in pairs]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise TaskError(
+                    f"task source {text!r}: expected one file for each split, "
+                    f"split {twice[0]!r} has {names.count(twice[0])}"
+                )
             return _recipe({split.strip(): path.strip() for split, _, path in pairs})
     if text.endswith((".jsonl", ".json")) or kind == "jsonl" or Path(text).is_file():
         return _Recipe(partial(JsonlTasks, text), (text,))

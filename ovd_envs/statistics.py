@@ -55,8 +55,8 @@ def paired_test(first: Sequence[bool], second: Sequence[bool]) -> dict[str, floa
     tail = sum(math.comb(discordant, k) for k in range(min(gained, lost) + 1)) / 2**discordant
     return {
         "difference": difference,
-        "low": difference - Z95 * spread,
-        "high": difference + Z95 * spread,
+        "low": max(difference - Z95 * spread, -1.0),
+        "high": min(difference + Z95 * spread, 1.0),
         "gained": gained,
         "lost": lost,
         "p": min(1.0, 2 * tail),

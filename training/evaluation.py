@@ -99,8 +99,17 @@ def summarize(episodes: Sequence[Episode]) -> dict[str, Any]:
 def compare(first: Sequence[Episode], second: Sequence[Episode]) -> dict[str, Any]:
     """``second`` against ``first``, paired by task: see ``paired_test``.
 
-    Raises ``OVDError`` where they have no task in common, or tried one more than once.
+    Raises ``OVDError`` where they have no task in common, tried one more than once, or tried
+    different ones under the same id, e.g. of a file that has changed.
     """
+    asked = {episode.task.id: episode.task for episode in first}
+    for episode in second:
+        task = asked.get(episode.task.id, episode.task)
+        if (task.question, task.answers) != (episode.task.question, episode.task.answers):
+            raise OVDError(
+                f"task {task.id!r} is another one in the two evaluations: {task.question!r:.60}, "
+                f"{episode.task.question!r:.60}; expected the same tasks"
+            )
     results: list[dict[str, bool]] = []
     for episodes in (first, second):
         found: dict[str, bool] = {}

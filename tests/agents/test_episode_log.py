@@ -115,6 +115,15 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     assert log.episodes == []
 
 
+def test_a_full_disk_is_told_once_the_file_is_closed_too(tmp_path):
+    """What could not be written is written at the end, and is no success then either."""
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+    log._log._handle.close()
+    log._log._handle = Path("/dev/full").open("ab")  # noqa: SIM115
+    with pytest.raises(OVDError, match="No space left"), log:
+        log.append(episode(0))
+
+
 def test_half_a_surrogate_pair_is_no_reason_to_lose_an_episode(tmp_path):
     said = episode(0)
     said.observation = "\ud800"

@@ -74,6 +74,45 @@ class TellsTheGold(Endless):
         return Reply(reward=float(right), end="answered" if right else None, info=info)
 
 
+class TellsTheGoldInWords(Endless):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.budget = Budget(turns=3)
+
+    def respond(self, action):
+        right = action in self.task.answers
+        hint = "" if right else f"No, it is {self.task.answers[0]}."
+        return Reply(hint, reward=float(right), end="answered" if right else None)
+
+
+class ShowsAText(TellsTheGoldInWords):
+    """The answer stands in the text that is asked about: no secret."""
+
+    def observe(self, task):
+        return f"Read: {task.answers[0]} came late. {task.question}"
+
+
+class CallsAFieldAsTheGold(Endless):
+    """Its budget ends it; every info has the field "turn"."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.budget = Budget(turns=3)
+
+    def source(self):
+        train = [Task(str(n), f"{n}?", ("turn",)) for n in range(5)]
+        return ListTasks("good", train=train, test=tasks("t"))
+
+
+class OverlapsLate(Good):
+    def source(self):
+        train, test = tasks(count=1_000), tasks("t", count=999)
+        source = ListTasks("bad", train=train, test=test)
+        source._tasks["test"].append(Task("again", "999?", ("gold999",)))
+        source._by_id["again"] = source._tasks["test"][-1]
+        return source
+
+
 class Fragile(Good):
     def respond(self, action):
         action.encode("ascii")
@@ -127,6 +166,11 @@ def test_an_environment_without_fault_passes(check):
     assert check(Good) == {}
 
 
+@pytest.mark.parametrize("factory", [ShowsAText, CallsAFieldAsTheGold])
+def test_what_is_no_fault_passes(check, factory):
+    assert check(factory) == {}
+
+
 def test_ours_pass(shared_data):
     for options in ({}, {"attempts": 3, "level": "word-3"}, {"level": "mixed"}):
         assert all(r.passed for r in check_environment("ovd/Math-v0", options, tasks=5))
@@ -143,6 +187,8 @@ def test_ours_pass(shared_data):
         (AlwaysTheSame, "seeds", "expected different tasks, got '0' every time"),
         (Endless, "ends", "expected an end within 1000 turns"),
         (TellsTheGold, "gold answers stay secret", "info tells a gold answer before the end"),
+        (TellsTheGoldInWords, "gold answers stay secret", "tells the gold answer 'gold0': 'No, it"),
+        (OverlapsLate, "splits", "splits 'train' and 'test' share '999?'"),
         (Fragile, "odd messages", "UnicodeEncodeError"),
         (OddInfo, "odd messages", "info is not plain JSON"),
         (EndsBothWays, "ends", "either terminated or truncated at the end, got both"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import time
 import warnings
 
@@ -83,6 +84,21 @@ def test_budgets_end_the_episode_in_the_documented_order(order, reason):
     *_, terminated, truncated, info = env.step("xxxx")
     assert (terminated, truncated, info["end_reason"]) == (False, True, reason)
     assert info["answers"] == list(env.task.answers)
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        (5, "budget: expected a mapping like {seconds: 60}, got 5"),
+        ({"turns": 2.0}, "budget turns: expected a whole number above 0 or null, got 2.0"),
+        ({"characters_per_turn": 1e3}, "budget characters_per_turn: expected a whole number"),
+        ({"seconds": float("nan")}, "budget seconds: expected a number above 0 or null, got nan"),
+        ({"seconds": "5"}, "budget seconds: expected a number above 0 or null, got '5'"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_one_line(budget, told):
+    with pytest.raises(OVDError, match=re.escape(told)):
+        Budget.of(budget)
 
 
 def test_a_natural_end_beats_every_budget():

@@ -70,6 +70,14 @@ def test_grade_agrees_on_the_shared_pairs(ovd, shared_data):
         ({"gold": None, "answer": "5"}, "row 2: expected a text in field 'gold'"),
         ({"gold": "5", "answer": "5", "expected": "yes"}, "row 2: 'expected': expected true or"),
         ({"gold": "5", "answer": "5", "settings": [1]}, "row 2: 'settings': expected an object"),
+        (
+            {"gold": "5", "answer": "5", "settings": {"precision": None}},
+            "row 2: 'settings': precision: expected a whole number, got None",
+        ),
+        (
+            {"gold": "5", "answer": "5", "settings": {"strict": "false"}},
+            "row 2: 'settings': strict: expected true or false, got 'false'",
+        ),
     ],
 )
 def test_bad_rows_are_named(ovd, tmp_path, row, message):

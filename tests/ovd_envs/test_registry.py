@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -108,6 +109,21 @@ def test_entry_points_are_part_of_a_registry(registry, points):
     assert "rival-package registers this name too" in by_name["ours"].summary
 
 
+def test_a_module_may_register_what_its_package_declares(registry, points, tmp_path, monkeypatch):
+    """As docs/environment.md has it: ``register`` in the module, an entry point of that name."""
+    (tmp_path / "my_games.py").write_text(
+        "class Guess: pass\ndef register(registry): registry.register('guess', Guess)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    points("guess", "my_games:Guess")
+    my_games = importlib.import_module("my_games")
+    assert "guess" in registry.names()
+    my_games.register(registry)
+    assert registry.get("guess") is my_games.Guess
+    with pytest.raises(RegistrationError, match="registered already"):
+        registry.register("guess", object)
+
+
 def test_entry_points_of_a_package_installed_meanwhile(registry, points):
     assert registry.names() == []
     points("new", "json:loads")
@@ -170,7 +186,7 @@ def test_names_are_checked():
         ovd_envs.register("ovd/Math-v0", Greeting)
     with pytest.raises(RegistrationError, match="did you mean 'ovd/Math-v0'"):
         ovd_envs.make("ovd/math-v0")
-    with pytest.raises(RegistrationError, match="no module 'no_such_module'"):
+    with pytest.raises(RegistrationError, match="No module named 'no_such_module'"):
         ovd_envs.make("no_such_module:ovd/Math-v0")
     assert ovd_envs.make("ovd_envs:ovd/Math-v0").spec.id == "ovd/Math-v0"
 

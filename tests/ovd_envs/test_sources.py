@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,12 @@ def test_a_saved_task_keeps_its_gold_path():
     task = Task("w/test/3", "Who?", ("Neil Peart",), metadata)
     row = read_record(task.to_dict(), "here")
     assert Task(row.id, row.question, row.answers, row.metadata) == task
+
+
+@pytest.mark.parametrize("titles", [5, "abc", None, [], [7]])
+def test_supporting_facts_of_another_form_have_no_titles(titles):
+    row = {"question": "Q", "answer": "A", "supporting_facts": {"title": titles}}
+    assert "supporting_titles" not in read_record(row, "here").metadata
 
 
 @pytest.mark.parametrize(
@@ -410,6 +417,19 @@ def test_unknown_names_are_explained(spec):
     with pytest.raises(
         TaskError, match=r"expected FILE.jsonl, train=A.jsonl,test=B.jsonl, hf:NAME"
     ):
+        task_source(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("train=a.jsonl,train=b.jsonl", "expected one file for each split, split 'train' has 2"),
+        ({"train": None}, "split 'train': expected a file, got None"),
+        ({"train": ["a.jsonl", "b.jsonl"]}, "split 'train': expected a file, got ['a.jsonl'"),
+    ],
+)
+def test_a_split_has_one_file(spec, told):
+    with pytest.raises(TaskError, match=re.escape(told)):
         task_source(spec)
 
 

@@ -1,6 +1,7 @@
 """Evaluation: every number with its spread, comparisons paired by task."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +89,15 @@ def test_a_comparison_is_by_task_whatever_the_order():
         assert compare(first, second) == {"n": 5, **expected}
     assert expected["difference"] == pytest.approx(0.4)
     assert (expected["gained"], expected["lost"]) == (3, 1)
+
+
+@pytest.mark.parametrize("change", [{"question": "Another?"}, {"answers": ("another",)}])
+def test_other_tasks_under_the_same_ids_are_not_compared(change):
+    """Ids of rows without one are places in their file, which may have got another row."""
+    first, second = episodes_of([0.0, 1.0]), episodes_of([1.0, 1.0])
+    second[1].task = replace(second[1].task, **change)
+    with pytest.raises(OVDError, match=f"task '{task(1).id}' is another one in the two"):
+        compare(first, second)
 
 
 def test_only_what_both_have_tried_is_compared():
