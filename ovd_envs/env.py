@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -245,7 +246,11 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         if not isinstance(action, str):
             raise TypeError(f"action: expected str, got {type(action).__name__}")
         self._turn += 1
-        reply = self.respond(action)
+        try:
+            reply = self.respond(action)
+        except BaseException:
+            self._done = True  # nobody knows how far it came
+            raise
         used_up = self._used_up(action)
         terminated = reply.end is not None
         truncated = not terminated and used_up is not None
@@ -282,13 +287,13 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         """
         if self._past is None:
             raise SnapshotError("no episode has begun: call reset before snapshot")
-        past = replace(self._past, steps=tuple(self._steps))
+        elapsed = time.monotonic() - self._started
+        past = replace(self._past, steps=tuple(self._steps), elapsed=elapsed, ended=self._done)
         try:
             own = copy.deepcopy(self.save_state())
         except NotImplementedError:
             return Snapshot(type(self).__name__, past)
         fields = {name: copy.copy(getattr(self, name)) for name in _EPISODE}
-        fields["elapsed"] = time.monotonic() - self._started
         fields["random"] = self.np_random.bit_generator.state
         return Snapshot(type(self).__name__, past, fields, own)
 
@@ -309,7 +314,7 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         self._past, self._steps = replace(state.past, steps=()), list(state.past.steps)
         self.training_step, self._task = state.past.training_step, state.past.task
         self.load_state(copy.deepcopy(state.own))
-        self._started = time.monotonic() - state.fields["elapsed"]
+        self._started = time.monotonic() - state.past.elapsed
         self.np_random.bit_generator.state = state.fields["random"]
         for name in _EPISODE:
             setattr(self, name, copy.copy(state.fields[name]))
@@ -320,6 +325,7 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         mode, self.render_mode = self.render_mode, None  # nobody is shown it twice
         try:
             got = self._start(past.task, past.training_step)
+            self._started = math.inf  # what is played again takes none of the episode's time
             differs = None if got == past.observation else (0, past.observation, got)
             for number, (action, observation, reward) in enumerate(past.steps, start=1):
                 if differs is not None:
@@ -331,6 +337,11 @@ class TextEnv(gymnasium.Env[str, str], ABC):
                     differs = number, f"{observation} ({reward:g})", f"{again} ({points:g})"
         finally:
             self.render_mode = mode
+            self._started = time.monotonic() - past.elapsed
+        if self._done and past.ended is False and differs is None:
+            raise SnapshotError("replay: the episode ended, expected one that goes on")
+        if past.ended is not None:
+            self._done = past.ended  # one that its time had ended too
         if differs is not None:
             self._done = True
             number, wanted, came = differs

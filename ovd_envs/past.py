@@ -26,6 +26,10 @@ class Past:
     """The first observation."""
     steps: Sequence[tuple[str, str, float]] = ()
     """Message, observation and reward of each turn."""
+    elapsed: float = 0.0
+    """Seconds since it began."""
+    ended: bool | None = None
+    """Whether it had ended; ``None``: as it comes out when it is played again."""
 
 
 @dataclass(frozen=True, slots=True)

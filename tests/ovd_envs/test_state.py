@@ -221,6 +221,49 @@ def test_the_clock_of_a_budget_goes_on_where_it_was(monkeypatch):
     assert env.step("hm")[4]["end_reason"] == "time_limit"
 
 
+def test_the_clock_of_a_replayed_episode_goes_on_where_it_was(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    env = Dice(budget={"turns": 9, "seconds": 10})
+    env.reset(seed=0)
+    now[0] += 6
+    env.step("a")
+    running = env.snapshot()
+    now[0] += 6
+    assert env.step("b")[4]["end_reason"] == "time_limit"
+    ended = env.snapshot()
+    now[0] += 1000
+    env.restore(running)
+    now[0] += 3
+    assert not env.step("b")[3]
+    now[0] += 2
+    assert env.step("c")[4]["end_reason"] == "time_limit"
+    env.restore(ended)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step("c")
+
+
+class Raises(Dice):
+    def respond(self, action):
+        if action == "raise":
+            raise RuntimeError("broken")
+        return super().respond(action)
+
+
+def test_an_episode_whose_environment_raised_has_ended():
+    env = Raises()
+    env.reset(seed=0)
+    env.step("a")
+    with pytest.raises(RuntimeError):
+        env.step("raise")
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step("b")
+    again = Raises()
+    again.restore(env.snapshot())
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        again.step("b")
+
+
 def test_a_person_is_not_shown_a_replay(capsys):
     env = Dice(render_mode="human")
     env.reset(seed=0)
