@@ -198,7 +198,10 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         """
 
     def gold_actions(self, task: Task, answer: str) -> Sequence[str]:
-        """Messages that answer ``task`` with the gold ``answer``; what ``ovd check`` plays."""
+        """Messages that answer ``task`` with the gold ``answer``; what ``ovd check`` plays.
+
+        None at all says that no way to this answer is known; it is then not played.
+        """
         return (answer,)
 
     def reset(

@@ -288,6 +288,8 @@ def _waste(walk: Walk, complaint: str, turns: int = 1) -> None:
 
 
 def _listed(value: Any) -> Sequence[Any]:
+    if isinstance(value, (str, int)):
+        return [value]  # just one
     return value if isinstance(value, (list, tuple)) else ()
 
 

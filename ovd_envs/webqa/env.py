@@ -198,9 +198,16 @@ class WebQAEnv(TextEnv):
         return Reply(observation, info=self._info_of(asked))
 
     def gold_actions(self, task: Task, answer: str) -> Sequence[str]:
-        """The gold answer; before it a search for each supporting title, where they are needed."""
-        titles = task.metadata.get("supporting_titles") if self.require_support else None
-        searches = [Action("search", str(title)) for title in titles or ()]
+        """The gold answer; before it a search for each supporting title, where they are needed.
+
+        None where the support is named by its identity alone: which words find it is not known.
+        """
+        titles: list[str] = []
+        if self.require_support and self.search:
+            titles = _named(task.metadata.get("supporting_titles"))
+            if not titles and _named(task.metadata.get("support")):
+                return ()
+        searches = [Action("search", title) for title in titles]
         return [self.protocol.write(step) for step in (*searches, Action("answer", answer))]
 
     def _search(self, query: str) -> str:
@@ -290,11 +297,10 @@ class WebQAEnv(TextEnv):
 
     def _supported(self) -> bool:
         """Whether every document that the task names as support was shown."""
-        wanted, titles = self.task.metadata.get("support"), False
-        if wanted is None:
-            wanted, titles = self.task.metadata.get("supporting_titles", ()), True
         shown = {*self._opened, *self._seen}
-        if titles:
+        wanted = _named(self.task.metadata.get("support"))
+        if not wanted:
+            wanted = _named(self.task.metadata.get("supporting_titles"))
             shown |= {result.title for result in self._seen.values()}
         return shown.issuperset(wanted)
 
@@ -335,6 +341,13 @@ def _reader(reader: PageReader | str | None) -> PageReader | None:
     if isinstance(reader, str):
         raise OVDError(f"reader: expected web, a PageReader or nothing, got {reader!r}")
     return reader
+
+
+def _named(documents: Any) -> list[str]:
+    """The documents that a task names as its support: a list of texts or numbers, or just one."""
+    # A corpus takes numbers as ids, and knows such a document by their text.
+    alone = isinstance(documents, str | int)
+    return [str(document) for document in ([documents] if alone else documents or ())]
 
 
 def _on_one_line(result: SearchResult) -> SearchResult:

@@ -210,6 +210,8 @@ def test_support_by_identity_alone_and_by_the_path_alone():
     for metadata in ({"support": ["p1", "p2"]}, {"path": PATH}, {"path": PATH, "support": []}):
         assert verdict(walked(FIRST, SECOND, metadata=metadata)).score == 9
         assert verdict(walked(FIRST, metadata=metadata)).score == 3
+    assert verdict(walked(search("Ada", "p1"), metadata={"support": "p1"})).score == 9  # just one
+    assert verdict(walked(search("Ada", "7"), metadata={"support": 7})).score == 9
     one_page = {"path": [PATH[0], PATH[0]]}
     found = verdict(walked(FIRST, metadata=one_page))
     assert (found.score, found.reason) == (

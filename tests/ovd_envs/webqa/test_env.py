@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agents.chat_dialect import ChatDialect
 from agents.episode import Episode, Turn
 from agents.inline_dialect import InlineDialect
+from ovd_envs.checker import check_environment
 from ovd_envs.errors import OVDError
 from ovd_envs.search.bm25 import BM25Engine
 from ovd_envs.search.corpus import Corpus, Document
@@ -307,6 +308,63 @@ def test_support_that_does_not_fit_was_not_shown():
         assert info["outcome"] == outcome
         assert ("Varnmoor" in seen[1]) == (outcome == "right")
         assert info["searches"][0]["titles"] == ["Ada Brindle", "Varnmoor"][: 1 + limit // 200]
+
+
+@pytest.mark.parametrize("name", ["support", "supporting_titles"])
+@pytest.mark.parametrize("several", [True, False])
+def test_support_is_texts_or_numbers_in_a_list_or_alone(name, several):
+    """A corpus knows the document {"id": 7} by "7", and so does the judge "path"."""
+    engine = Engine(SearchResult("7", "1984", "Big Brother."), SearchResult("8", "Emma", "Tea."))
+    number = 7 if name == "support" else 1984
+    for one in (number, str(number)):
+        task = Task("q", "?", ("a",), {name: [one] if several else one})
+        env = make(engine, task=task, require_support=True)
+        assert play(env, search("x"), answer("a"))[2]["outcome"] == "right"
+        assert play(env, answer("a"))[2]["outcome"] == "unsupported"
+
+
+@pytest.mark.parametrize("nothing", [[], None])
+def test_support_that_names_nothing_leaves_it_to_the_titles(nothing):
+    support = {"support": nothing, "supporting_titles": ["Ada Brindle"]}
+    env = make(task=Task("q", "?", ("a",), support), require_support=True)
+    assert play(env, answer("a"))[2]["outcome"] == "unsupported"
+    assert play(env, search("Ada Brindle"), answer("a"))[2]["outcome"] == "right"
+    env = make(task=Task("q", "?", ("a",), dict.fromkeys(support)), require_support=True)
+    assert play(env, answer("a"))[2]["outcome"] == "right"
+
+
+def test_the_beginning_of_a_first_long_passage_shows_its_document():
+    """As the first part of an opened page does."""
+    engine = Engine(SearchResult("1", "Ada Brindle", "a " * 90), SearchResult("2", "Varnmoor", "b"))
+    for support, outcome in (("1", "right"), ("2", "unsupported")):
+        task = Task("q", "?", ("a",), {"support": [support]})
+        env = make(engine, task=task, require_support=True, observation_limit=100)
+        seen, _, info = play(env, search("x"), answer("a"))
+        assert seen[1].endswith("[…]")
+        assert info["outcome"] == outcome
+
+
+def test_gold_answers_whose_support_has_no_title_are_not_played(tmp_path):
+    """Which words find a document that is known by its id alone? A right file is no broken one."""
+    build_index(DOCUMENTS, tmp_path / "x.index")
+    rows = [{"id": f"q{n}", "question": f"{n}?", "answer": "Elsk", "support": [1]} for n in "ab"]
+    rows[1]["supporting_titles"] = ["Ada Brindle"]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {
+        "source": {"test": str(tmp_path / "q.jsonl")},
+        "engine": f"bm25:{tmp_path / 'x.index'}",
+        "require_support": True,
+        "split": "test",
+    }
+    checks = {check.name: check for check in check_environment("ovd/WebQA-v0", options)}
+    assert [name for name, check in checks.items() if not check.passed] == []
+    assert checks["gold answers"].detail == (
+        "1 gold answers rewarded; 1 not played: no way to them is known (gold_actions gives none)"
+    )
+    task = Task("q", "?", ("a",), {"support": [1]})
+    for search_too in (True, False):  # without a search no support is asked for
+        env = make(task=task, require_support=True, search=search_too)
+        assert len(env.gold_actions(task, "a")) == (0 if search_too else 1)
 
 
 def test_opened_is_shown():
