@@ -187,12 +187,18 @@ class _TrainingView:
 
 
 _THINKING = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
-#: "Doc 1", "**Document 2:**", "### Result 3", "4.", "[5]" at the beginning of a line.
-_MARK = re.compile(
-    r"^[ \t]*(?:[#*_>-]+[ \t]*)?"
-    r"(?:(?:doc(?:ument)?|result|passage)[ \t]*#?\d+|\[\d+\]|\d+[.)](?!\d))"
-    r"[ \t]*[*_]*[ \t]*[:.)\]–—-]*[ \t]*[*_]*",
-    re.IGNORECASE | re.MULTILINE,
+#: What begins a document, at the beginning of a line: "Doc 1", "**Document 2:**", "### Result 3";
+#: and only where there is none of these "4.", "[5]", which a text may well have there: a year that
+#: ends a sentence, a list.
+_MARKS = tuple(
+    re.compile(
+        rf"^[ \t]*(?:[#*_>-]+[ \t]*)?(?:{mark})[ \t]*[*_]*[ \t]*[:.)\]–—-]*[ \t]*[*_]*",
+        re.IGNORECASE | re.MULTILINE,
+    )
+    for mark in (
+        r"(?:doc(?:ument)?|result|passage)[ \t]*#?\d+",
+        r"\[\d+\]|\d+[.)](?!\d)",
+    )
 )
 _TITLE = re.compile(
     r"\A\s*(?:\(\s*title\s*:(?P<inside>[^\n]*?)\)|[*_]*title[*_]*\s*:[*_]*(?P<line>[^\n]*))",
@@ -208,7 +214,7 @@ def read_documents(text: str) -> list[tuple[str, str]]:
     marks (then paragraphs are documents), thoughts and words of introduction before the first.
     """
     body = _THINKING.sub("", text)
-    marks = list(_MARK.finditer(body))
+    marks = next(filter(None, (list(mark.finditer(body)) for mark in _MARKS)), None)
     if marks:
         ends = [mark.start() for mark in marks[1:]] + [len(body)]
         parts = [body[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]

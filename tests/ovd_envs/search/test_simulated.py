@@ -218,6 +218,16 @@ def test_documents_in_many_forms(text):
     assert read_documents(text) == [ONE, TWO]
 
 
+@pytest.mark.parametrize("line", ["1930. It is deep.", "2) It is deep.", "[5] It is deep."])
+def test_a_number_at_the_beginning_of_a_line_tears_no_document(line):
+    """Where the model marked its documents as it was asked to."""
+    text = f"1. Two documents:\nDoc 1\nTitle: Lake A\nText: Sounded in\n{line}\nDoc 2\nText: B."
+    assert read_documents(text) == [("Lake A", f"Sounded in {line}"), ("", "B.")]
+    assert read_documents(f"Doc 1\n{line}") == [("", line)]
+    # Without such marks a number is one.
+    assert read_documents(f"1. Sounded in\n{line}") == [("", "Sounded in"), ("", "It is deep.")]
+
+
 def test_documents_without_marks_or_titles():
     assert read_documents("One thing.\nIts end.\n\nAnother thing.") == [
         ("", "One thing. Its end."),
