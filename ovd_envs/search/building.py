@@ -11,18 +11,27 @@ from pathlib import Path
 
 from ovd_envs.errors import OVDError
 
+#: Names of folders that do not tell what the folder is called: ".", "/" and "..".
+_NAMELESS = ("", "..")
+
 
 def place_of(folder: Path) -> Path:
     """Where ``folder`` is built before it is renamed into its place."""
-    return folder.with_name(f".{folder.name}.building")
+    return _beside(folder, "building")
 
 
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """An empty folder beside ``folder``, for one process at a time; gone when the block ends.
 
-    What a killed process left there is removed. Raises ``OVDError`` where another builds it now.
+    What a killed process left there is removed. Raises ``OVDError`` where another builds it now,
+    and for a folder as "." or "..", which cannot be renamed.
     """
+    if folder.name in _NAMELESS:
+        raise OVDError(
+            f"{folder}: an index is renamed into its place; expected a folder by its name, "
+            "from outside it"
+        )
     place = place_of(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
@@ -58,7 +67,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises ``OVDError`` where another process has it.
     """
-    path = folder.with_name(f".{folder.name}.lock")
+    path = _beside(folder, "lock")
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -79,4 +88,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
+    return _beside(folder, "old")
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    """The hidden place beside ``folder`` that ``ending`` is for; also where that is "."."""
+    if folder.name in _NAMELESS:
+        folder = Path(os.path.abspath(folder))
+    return folder.parent / f".{folder.name}.{ending}"

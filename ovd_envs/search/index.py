@@ -41,8 +41,8 @@ def build_index(
 
     Raises:
         OVDError: for a bad row, two documents with one id, no document at all, a folder that
-            holds something else, a language that has no stemmer, a disk that is full, or where
-            another process builds the same index.
+            holds something else or is given as "." or "..", a language that has no stemmer, a disk
+            that is full, or where another process builds the same index.
     """
     folder = Path(folder)
     check_language(language)

@@ -113,6 +113,8 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
             raise
         return listening
+    except UnicodeError as error:  # "a..b", which cannot be asked for in the DNS
+        raise OVDError(f"--host: expected an address or a name, got {host!r}") from error
     except OSError as error:
         raise OVDError(
             f"cannot listen on {host}, port {port}: {error.strerror or error} "

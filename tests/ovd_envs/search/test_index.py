@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -206,6 +207,34 @@ def test_a_folder_of_something_else_is_not_touched(corpus, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OVDError, match="expected a folder, it is a file"):
         build_index(corpus("red"), tmp_path / "file")
+
+
+@pytest.mark.parametrize(("where", "given"), [(".", "."), ("bm25", "..")])
+def test_an_index_by_where_one_stands(tmp_path, monkeypatch, where, given):
+    """It is read, and locked beside its place; it is not built, which would rename it away."""
+    folder = tmp_path / "x"
+    build_index([Document("old", "", "old")], folder)
+    monkeypatch.chdir(folder / where)
+    assert [r.id for r in open_index(given).search(["old"], 1)[0]] == ["old"]
+    with locked(Path(given)):
+        assert leftovers(folder) == [".x.lock"]
+        with pytest.raises(OVDError, match="another process"), locked(folder):
+            pass
+    with pytest.raises(OVDError, match=r"^\.+: an index is renamed into its place; expected a f"):
+        build_index([Document("new", "", "new")], given)
+    assert [r.id for r in open_index(given).search(["old"], 1)[0]] == ["old"]
+    assert leftovers(folder) == []
+
+
+def test_a_folder_without_a_name_that_is_no_index(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    for given in (".", "", "..", "/"):
+        with pytest.raises(SearchError, match="not an index"):
+            open_index(given)
+    (tmp_path / ".in.building").mkdir()
+    with pytest.raises(SearchError, match=r"^\.: its building was stopped"):
+        open_index(".")
 
 
 def test_bad_input(corpus, tmp_path):

@@ -193,6 +193,17 @@ def test_bad_input_is_one_line(refused, corpus, folder, tmp_path):
     assert "names its engine" in refused("search", f"bm25:{folder}", "x", "--engine", "dense")
 
 
+def test_the_folder_in_which_one_stands(ovd, refused, corpus, folder, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for arguments in ("search . x", "search bm25: x", "serve-search . --port 0"):
+        assert refused(*arguments.split()).startswith(".: not an index")
+    assert "expected a folder by its name" in refused("index", corpus, "--out", ".")
+    monkeypatch.chdir(folder)
+    assert ovd("index", corpus, "--out", ".").out.startswith("up to date")
+    assert "Blue river" in ovd("search", ".", "river").out
+
+
 @pytest.mark.parametrize("command", ["index", "search"])
 def test_help_has_an_example(ovd, command):
     text = " ".join(ovd(command, "--help").out.split())

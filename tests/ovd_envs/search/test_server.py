@@ -435,6 +435,12 @@ def test_answers_do_not_wait_for_acknowledgements():
             assert connection.proto == socket.IPPROTO_TCP
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "\udcff"])
+def test_a_host_that_can_be_no_name_is_one_clear_line(host):
+    with pytest.raises(OVDError, match=r"^--host: expected an address or a name, got '.*'$"):
+        _listen(host, 0)
+
+
 @pytest.mark.integration
 def test_a_taken_port_is_one_clear_line(index):
     with socket.create_server(("127.0.0.1", 0)) as taken:
