@@ -267,11 +267,13 @@ class WebQAEnv(TextEnv):
 
     def _target(self, text: str) -> SearchResult | None:
         """The result that ``text`` names: its number in the last search, its address or title."""
-        if text.isdecimal() and len(text) < 7:
-            number = int(text)
-            return self._results[number - 1] if 0 < number <= len(self._results) else None
+        number = int(text) if text.isdecimal() and len(text) < 7 else None
+        if number is not None and 0 < number <= len(self._results):
+            return self._results[number - 1]
         for result in reversed(self._seen.values()):
-            if text in (result.id, result.url, result.title, disarm(_on_one_line(result).title)):
+            names = [result.url, result.title, disarm(_on_one_line(result).title)]
+            # Ids are not shown, and mostly numbers: one that is too high means none of them.
+            if text in names or (number is None and text == result.id):
                 return result
         return None
 

@@ -208,6 +208,17 @@ def test_a_title_is_opened_as_it_was_shown():
     assert info["opened"] == ["1"]
 
 
+def test_a_title_that_is_a_number_is_opened_where_no_result_has_that_place():
+    engine = Engine(SearchResult("7", "1984", "Big Brother."), SearchResult("8", "1", "One."))
+    for target, opened in (("1984", ["7"]), ("1984 page 1", ["7"]), ("1", ["7"]), ("2", ["8"])):
+        _, _, info = play(make(engine), search("x"), f"<open>{target}</open>")
+        assert info["opened"] == opened
+    for target in ("7", "8", "0", "1985"):  # ids are not shown
+        seen, _, info = play(make(engine), search("x"), f"<open>{target}</open>")
+        assert seen[2].startswith(f"There is no result '{target}' to open")
+        assert info["opened"] == []
+
+
 # ---- Engines that fail.
 
 
