@@ -61,8 +61,8 @@ class HttpEngine:
     the reason, never an empty result.
 
     Args:
-        url: of the server, with or without "/retrieve". A user and password in it are sent, and
-            shown nowhere.
+        url: of the server, with or without "/retrieve"; another path is taken as it is. A user and
+            password in it are sent, and shown nowhere.
         timeout: seconds that one ``search`` may take, retries and pauses included.
         attempts: times that a request is tried; more where the server says when to come back.
         batch_size: queries of one request, at most.

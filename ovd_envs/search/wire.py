@@ -63,11 +63,13 @@ def _results(items: object, where: str) -> list[SearchResult]:
 def _result(item: object, where: str) -> SearchResult:
     if not isinstance(item, dict):
         raise Nonsense(f"{where}: expected a document, got {_shown(item)}")
-    document, score = item, item.get("score", 0.0)
+    document, score = item, item.get("score")
     if "document" in item:
         document = item["document"]
         if not isinstance(document, dict):
             raise Nonsense(f"{where}.document: expected an object, got {_shown(document)}")
+    if score is None:  # absent or null, as an id may be
+        score = 0.0
     if not _is_finite(score):
         raise Nonsense(f"{where}.score: expected a finite number, got {_shown(score)}")
     title, text = _title_and_text(document, where)

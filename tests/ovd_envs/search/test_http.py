@@ -381,6 +381,7 @@ def test_secrets_of_the_address_are_shown_nowhere():
         ("http://host:8000", "http://host:8000/retrieve"),
         ("host:8000/", "http://host:8000/retrieve"),
         ("https://host/api/retrieve", "https://host/api/retrieve"),
+        ("http://host/search", "http://host/search"),  # the whole address: nothing is added
         ("http://[::1]:80/retrieve", "http://[::1]:80/retrieve"),
     ],
 )
