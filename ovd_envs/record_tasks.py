@@ -154,6 +154,8 @@ class HubTasks(RecordTasks):
         check_format(format)
         loaded = _load_dataset(dataset, config, files)
         chosen = dict(splits or {split: split for split in loaded})
+        # A common question stays in the last split that has it: not in one for training.
+        chosen = dict(sorted(chosen.items(), key=lambda split: not split[0].startswith("train")))
         for ours, theirs in chosen.items():
             if theirs not in loaded:
                 known = ", ".join(loaded)

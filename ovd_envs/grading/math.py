@@ -102,19 +102,27 @@ def grade_message(
     """Grade the answer that ``message`` states (see ``extract_answer``) against any of ``golds``.
 
     ``kind`` is "math" (``grade_math``, which may take ``deadline`` seconds) or "number"
-    (``grade_number``). Raises ``TaskError`` for a gold answer that cannot be read.
+    (``grade_number``). Raises ``TaskError`` where a gold answer cannot be read and no other one is
+    right.
     """
     answer = extract_answer(message)
     if answer is None:
         return Grade(False, "no_answer")
     grade = Grade(False, "wrong", answer)
+    unreadable: TaskError | None = None
     for gold in golds:
-        if kind == "number":
-            grade = grade_number(gold, answer)
-        else:
-            grade = grade_math(gold, answer, deadline=deadline)
+        try:
+            if kind == "number":
+                grade = grade_number(gold, answer)
+            else:
+                grade = grade_math(gold, answer, deadline=deadline)
+        except TaskError as error:
+            unreadable = error
+            continue
         if grade.correct:
-            break
+            return grade
+    if unreadable is not None:
+        raise unreadable
     return grade
 
 

@@ -202,6 +202,9 @@ def test_messages():
     grade = grade_message(("1/2",), r"\boxed{\frac{2}{4}}")
     assert (grade.correct, grade.extracted) == (True, r"\frac{2}{4}")
     assert grade_message((), r"\boxed{5}").outcome == "wrong"
+    assert grade_message(("many", "5"), r"\boxed{5}", kind="number").correct
+    with pytest.raises(TaskError, match="'many'"):
+        grade_message(("many", "5"), r"\boxed{6}", kind="number")
 
 
 PATHOLOGICAL = {

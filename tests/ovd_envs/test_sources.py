@@ -364,6 +364,12 @@ def test_a_dataset_by_name(dataset):
     assert source.grading == "number"
 
 
+def test_a_common_question_is_never_taken_from_the_test(dataset):
+    """In whatever order somebody names the splits, or the dataset has them."""
+    source = HubTasks(dataset, splits={"test": "test", "train": "train"})
+    assert (source.size("train"), source.size("test")) == (17, 6)
+
+
 def test_splits_by_other_names_and_one_alone(dataset):
     source = HubTasks(dataset, splits={"dev": "test"})
     assert (source.splits, source.size("dev")) == (("dev",), 6)
