@@ -46,8 +46,9 @@ _NO_TEXT = re.compile(
 _TEXT = re.compile(
     r"text/.*|.*\+(?:xml|json)|application/(?:xml|json|javascript|ndjson|yaml|x-yaml|toml)"
 )
+#: A comment ends at its first "-->": what may end at any takes time exponential in their number.
 _HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(?:!doctype\s+html|html|head|body|"
+    rb"(?:\xef\xbb\xbf)?\s*(?>(?:<!--.*?-->|<\?xml[^>]*>)\s*)*<(?:!doctype\s+html|html|head|body|"
     rb"title|meta|script|style|div|p|h1|table|a|span|br|article|main|section)\b",
     re.I | re.DOTALL,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from lxml import etree
 from lxml.html import HtmlElement, HTMLParser, document_fromstring
 
@@ -55,29 +57,65 @@ def json_ld_scripts(root: HtmlElement) -> list[str]:
 
 
 def make_readable(root: HtmlElement) -> None:
-    """Make formulas text, and take out what only a program reads (in place)."""
-    for math in list(root.iter("math")):
-        _replace(math, f" {math_text(math)} ")
-    for script in list(root.iter("script", "style", "template")):
+    """Make formulas text, and take out what only a program reads (in place).
+
+    Linear in the size of ``root``, however its elements are nested.
+    """
+    _replace({math: f" {math_text(math)} " for math in _outermost(root, "math")})
+    scripts = {}
+    for script in root.iter("script", "style", "template"):
         kind = (script.get("type") or "").partition(";")[0].strip()
-        _replace(script, f" {script.text or ''} " if kind == "math/tex" else "")
-    whole = sum(map(len, root.itertext()))
-    for element in list(root.iterfind(".//*[@aria-hidden='true']")):
-        # Copies for the eye of what is there as text too (formulas, icons). A page that is under
-        # a dialog is "hidden" as a whole, and stays.
-        if 2 * sum(map(len, element.itertext())) <= whole:
-            _replace(element, "")
+        scripts[script] = f" {script.text or ''} " if kind == "math/tex" else ""
+    _replace(scripts)
+    _replace(dict.fromkeys(_hidden_copies(root), ""))
 
 
-def _replace(element: HtmlElement, text: str) -> None:
-    """Put plain text in the place of ``element``; its tail stays."""
-    parent = element.getparent()
-    if parent is None:
-        return
-    text += element.tail or ""
-    before = element.getprevious()
-    if before is not None:
-        before.tail = (before.tail or "") + text
-    else:
-        parent.text = (parent.text or "") + text
-    parent.remove(element)
+def _outermost(root: HtmlElement, tag: str) -> Iterator[HtmlElement]:
+    """The elements ``tag`` that are in no other one, in order."""
+    walk = etree.iterwalk(root, events=("start",), tag=tag)
+    for _, element in walk:
+        yield element
+        walk.skip_subtree()
+
+
+def _hidden_copies(root: HtmlElement) -> list[HtmlElement]:
+    """Copies for the eye of what is there as text too (formulas, icons), in order.
+
+    A page that is under a dialog is "hidden" as a whole, and is none.
+    """
+    length = 0
+    sizes: dict[HtmlElement, int] = {}
+    for event, element in etree.iterwalk(root, events=("start", "end")):
+        hidden = element.get("aria-hidden") == "true"
+        if event == "start":
+            if hidden:
+                sizes[element] = -length
+            length += len(element.text or "")
+        else:
+            if hidden:
+                sizes[element] += length
+            length += len(element.tail or "")
+    return [element for element, size in sizes.items() if 2 * size <= length]
+
+
+def _replace(texts: Mapping[HtmlElement, str]) -> None:
+    """Put plain text in the place of elements, which come in order; their tails stay.
+
+    Neighbours go at once: a text that each adds to is copied as often as there are of them.
+    """
+    for first in texts:
+        parent, before = first.getparent(), first.getprevious()
+        if parent is None:  # the root, or gone with its neighbour
+            continue
+        pieces: list[str] = []
+        element = first
+        while element is not None and element in texts:
+            pieces += (texts[element], element.tail or "")
+            following = element.getnext()
+            parent.remove(element)
+            element = following
+        joined = "".join(pieces)
+        if before is not None:
+            before.tail = (before.tail or "") + joined
+        else:
+            parent.text = (parent.text or "") + joined

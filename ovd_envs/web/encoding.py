@@ -32,7 +32,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_META = re.compile(rb"""<meta\b[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)""", re.I)
+_META = re.compile(rb"""<meta\b[^>]*?charset\s*=\s*+["']?\s*+([\w.:-]+)""", re.I)
 _XML = re.compile(rb"""^\s*<\?xml\b[^>]*?encoding\s*=\s*["']([\w.:-]+)""", re.I)
 #: Where a declaration may stand. WHATWG says 1024; real pages put comments and scripts first.
 _HEAD = 16_384

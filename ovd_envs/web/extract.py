@@ -32,7 +32,7 @@ _MOST_TAGS = 600_000
 _DEEPEST = 2_000
 #: libxml2 compares each attribute of a tag with all before it. A tag of this length is a data URL
 #: or an attack; it goes on without attributes.
-_LONG_TAG = re.compile(r"<([a-zA-Z][^\s<>/]*)[^<>]{8192,}>")
+_LONG_TAG = re.compile(r"<([a-zA-Z][^\s<>/]*+)[^<>]{8192,}>")
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 

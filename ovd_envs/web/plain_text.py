@@ -15,7 +15,7 @@ _UNSEEN = re.compile(
 _LINE_END = re.compile("\r\n?|[\f\x85\u2028\u2029]")
 _NO_TEXT = re.compile(r"<(script|style|template)\b.*?(?:</\1\s*>|\Z)", re.I | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)(?:\]\]>|\Z)", re.DOTALL)
 _LINE_TAG = re.compile(
     r"</?(?:p|div|br|hr|li|ul|ol|dl|dt|dd|tr|table|h[1-6]|section|article|blockquote|pre|title"
     r"|item|entry|description|summary|row|record)\b[^<>]*>",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ovd_envs.web.dom import parse
+from ovd_envs.web.dom import make_readable, parse
 from ovd_envs.web.encoding import decode
 from ovd_envs.web.extract import extract
 from ovd_envs.web.mathml import math_text
@@ -221,6 +221,11 @@ HOSTILE = {
     "half tags": "<p a='" * 100_000 + "words",
     "too many tags": "<i>x</i>" * 310_000,
     "formulas in formulas": "<math><msup>" * 50_000 + "words",
+    "many in nested formulas": "<math>" * 800 + "<mi>x</mi>" * 40_000,
+    "copies in copies": "<div aria-hidden=true>" * 1_500 + "<b>x</b>" * 50_000,
+    "scripts between words": "<script></script>abcdefgh " * 100_000,
+    "a tag that is all name": "<" + "a" * 300_000,
+    "spaces in a declaration": "<meta " * 150 + "charset=" + " " * 8_000,
     "entities": "&#0;&#xD800;&#x110000;&bogus;&amp" * 20_000,
 }
 
@@ -231,6 +236,29 @@ def test_hostile_pages_end(name):
     extract(f"<html><body>{HOSTILE[name]}</body></html>".encode())
     # No measure of speed: what is quadratic here takes minutes.
     assert time.monotonic() - begun < 20
+
+
+def test_xml_without_its_ends_is_read_in_time():
+    begun = time.monotonic()
+    found = extract("<a>" + "<![CDATA[" * 40_000 + "words", "application/xml")
+    assert found.text.endswith("words")
+    assert extract("<a><![CDATA[a < b]]><b>c</b><![CDATA[cut", "text/xml").text == "a < b c cut"
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p>a<script>x</script> b<style>y</style> c<i>d</i><template>z</template>e", "a b cde"),
+        ("<p><script>x</script>a<script>y</script>b", "ab"),
+        ("<p>a <math><mi>x</mi><math><mi>y</mi></math></math><script>z</script> b", "a x y b"),
+        ("<p>words <b aria-hidden=true>i</b>stay<b aria-hidden=true>i</b> here", "words stay here"),
+    ],
+)
+def test_what_stands_beside_the_unseen_stays(page, text):
+    root = parse(page)
+    make_readable(root)
+    assert " ".join(root.text_content().split()) == text
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

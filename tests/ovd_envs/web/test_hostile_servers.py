@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 
+from ovd_envs.web.content import text_type
 from ovd_envs.web.fetcher import Fetcher
 from ovd_envs.web.page import FetchError
 from tests.ovd_envs.web.servers import PAGE, reply
@@ -196,6 +197,17 @@ def test_it_ends_within_its_limits_with_a_reason(case, serve):
 def test_what_is_no_body_is_counted_as_well(script, serve):
     with pytest.raises(FetchError, match=r"^too large: the server does not stop sending$"):
         reader(time_limit=20).read(serve(script).url())
+
+
+def test_comments_before_the_beginning_cost_no_more_than_their_length():
+    begun = time.monotonic()
+    assert text_type(b"<!---->" * 27 + b"x") == "text/plain"
+    assert (
+        text_type(b"<!-- a > b -->\n<?xml version='1.0'?>" * 60 + b"<!DOCTYPE html>") == "text/html"
+    )
+    assert text_type(b"<!-- " * 800) == "text/plain"
+    # No measure of speed: it doubled with each comment, and 27 took half a minute.
+    assert time.monotonic() - begun < 5
 
 
 def test_a_bomb_is_not_unpacked(serve):
