@@ -84,11 +84,11 @@ def index(
             out, source, language=language, progress=lambda: show(source.bytes_read)
         )
     before = _manifest(out)
-    if encoder is None and before is not None and before.vectors is not None:
-        encoder = before.vectors.encoder  # an index does not lose its vectors by the way
+    if encoder is None and before is not None:  # an index does not lose its vectors by the way
+        encoder = before.wanted if before.vectors is None else before.vectors.encoder
     manifest, built = before, []
     if reason or manifest is None:
-        manifest = _build(source, out, language)
+        manifest = _build(source, out, language, encoder)
         built.append("bm25")
     if encoder is not None and (manifest.vectors is None or manifest.vectors.encoder != encoder):
         manifest = _encode(out, encoder, manifest.documents)
@@ -181,13 +181,17 @@ def search(
             close()
 
 
-def _build(corpus: Corpus, out: Path, language: str) -> Manifest:
+def _build(corpus: Corpus, out: Path, language: str, encoder: str | None) -> Manifest:
     from ovd_envs.search.index import build_index
 
     try:
         with _bar("indexing", corpus.bytes, bytes_=True) as show:
             return build_index(
-                corpus, out, language=language, progress=lambda _: show(corpus.bytes_read)
+                corpus,
+                out,
+                language=language,
+                encoder=encoder,
+                progress=lambda _: show(corpus.bytes_read),
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped: {out} is as it was before") from None

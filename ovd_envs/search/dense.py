@@ -172,12 +172,15 @@ def add_vectors(
         manifest = Manifest.read(folder)
         documents = DocumentFile(folder, manifest.documents)
         try:
-            dimensions = _encode_rest(folder, documents, encoder, progress)
+            vectors = Vectors(encoder.name, _encode_rest(folder, documents, encoder, progress))
+            if manifest.vectors not in (None, vectors):
+                # A stop between the two files must not leave vectors under another encoder's name.
+                replace(manifest, vectors=None, wanted=encoder.name).write(folder)
             os.replace(folder / _PARTIAL, folder / FILE)
             (folder / _PARTIAL_NOTE).unlink()
         except OSError as error:
             raise OVDError(f"{folder}: cannot be written ({reason_of(error)})") from error
-        manifest = replace(manifest, vectors=Vectors(encoder.name, dimensions))
+        manifest = replace(manifest, vectors=vectors, wanted=None)
         manifest.write(folder)
     return manifest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from ovd_envs.errors import OVDError
@@ -25,6 +26,7 @@ def build_index(
     folder: str | Path,
     *,
     language: str = "english",
+    encoder: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Make the index ``folder`` of ``documents`` (a ``Corpus``, or any), which come as a stream.
@@ -37,6 +39,7 @@ def build_index(
         documents: taken once, in order.
         folder: where the index goes.
         language: of the stemmer, or "none" (see ``ovd_envs.search.analysis.LANGUAGES``).
+        encoder: noted in the index as the one whose vectors are to follow (``add_vectors``).
         progress: called with the number of documents so far, now and then.
 
     Raises:
@@ -49,7 +52,7 @@ def build_index(
     _refuse_other_folder(folder)
     try:
         with building(folder) as place:
-            manifest = _write(documents, place, language, progress)
+            manifest = replace(_write(documents, place, language, progress), wanted=encoder)
             if not manifest.documents:
                 raise OVDError("corpus: expected at least one document, found none")
             manifest.write(place)

@@ -39,6 +39,8 @@ class Manifest:
     fields: Mapping[str, str] = field(default_factory=dict)
     """The corpus's names of fields, where they were given."""
     vectors: Vectors | None = None
+    wanted: str | None = None
+    """The encoder whose vectors are still to come, where the index had some before."""
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -71,6 +73,7 @@ class Manifest:
                 tuple(CorpusFile(**file) for file in row["corpus"]),
                 row["fields"],
                 None if vectors is None else Vectors(**vectors),
+                row.get("wanted"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise SearchError(f"{folder / FILE}: not an index's ({error!r})") from error

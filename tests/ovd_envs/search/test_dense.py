@@ -186,6 +186,32 @@ def test_another_encoder_begins_anew(index, monkeypatch):
     assert Manifest.read(index).vectors.encoder == "swapped"
 
 
+@pytest.mark.parametrize("stop", ["before the old name goes", "after the new vectors came"])
+def test_a_stop_leaves_no_vectors_under_another_encoders_name(index, monkeypatch, stop):
+    add_vectors(index, LETTERS)
+    swapped = Encoder.of(lambda texts: letters(texts)[:, ::-1], "swapped")
+    write = Manifest.write
+
+    def full(manifest, folder):
+        if manifest.vectors is not None or stop == "before the old name goes":
+            raise OVDError("the disk is full")
+        write(manifest, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "write", full)
+        with pytest.raises(OVDError, match="the disk is full"):
+            add_vectors(index, swapped)
+    if stop == "before the old name goes":
+        assert ids(DenseEngine(index), "a", 1) == ["a"]
+    else:
+        with pytest.raises(SearchError, match="no vectors"):
+            DenseEngine(index)
+        assert open_index(index).name == "bm25:x"
+        assert Manifest.read(index).wanted == "swapped"
+    assert add_vectors(index, swapped).wanted is None
+    assert ids(DenseEngine(index, swapped), "a", 1) == ["a"]
+
+
 @pytest.mark.parametrize("harm", ["gone", "cut", "other"])
 def test_damage_is_seen(index, harm):
     add_vectors(index, LETTERS)

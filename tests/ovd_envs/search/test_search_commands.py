@@ -166,6 +166,30 @@ def test_an_index_keeps_its_vectors_when_its_corpus_changes(ovd, corpus, folder,
     assert len(np.load(folder / "vectors.npy")) == 1
 
 
+@pytest.mark.parametrize("stop", ["while the encoder loads", "while it encodes"])
+def test_vectors_of_a_changed_corpus_go_on_after_a_stop(
+    ovd, corpus, folder, letters, monkeypatch, stop
+):
+    ovd("index", corpus, "--out", folder, "--encoder", "letters")
+    corpus.write_bytes(gzip.compress(json.dumps(ROWS[0]).encode()))
+
+    def ctrl_c(*_):
+        raise KeyboardInterrupt
+
+    def encoder():
+        return ctrl_c() if stop == "while the encoder loads" else Encoder.of(ctrl_c, "letters")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoders, "_entries", {})
+        encoders.register("letters", encoder, "is stopped")
+        said = ovd("index", corpus, "--out", folder, code=130)
+    assert "the same command goes on with its vectors" in said.err
+    assert "Granite" in ovd("search", folder, "granite").out
+    report = json.loads(ovd("index", corpus, "--out", folder, "--json").out)
+    assert (report["built"], report["encoder"]) == (["vectors"], "letters")
+    assert ovd("index", corpus, "--out", folder).out.startswith("up to date")
+
+
 def test_fields(ovd, tmp_path):
     path = tmp_path / "papers.jsonl"
     path.write_text('{"doi": "10.1/x", "name": "N", "abstract": "red"}\n')
