@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
-from ovd_envs.search.protocol import SearchEngine, SearchError, SearchResult
+from ovd_envs.search.protocol import QueryError, SearchEngine, SearchError, SearchResult
 
 Found = list[list[SearchResult]]
 
@@ -57,9 +57,9 @@ class Batcher:
     fills, so batches grow with the load. Queries for different numbers of results are asked
     apart, equal ones once.
 
-    A ``SearchError`` (the engine is down) is passed to every caller of the batch. Any other
-    exception may be the fault of one query: each caller of the batch is then served alone, and it
-    goes to those whose own queries raise it.
+    A ``SearchError`` (the engine is down) is passed to every caller of the batch. A ``QueryError``
+    is the fault of one query, and any other exception may be: each caller of the batch is then
+    served alone, and it goes to those whose own queries raise it.
 
     Args:
         engine: what is asked; with ``threads`` above 1 it must be safe to call from several.
@@ -168,15 +168,15 @@ class Batcher:
             items = todo.popleft()
             try:
                 results = self._ask(items)
-            except SearchError as error:
-                _fail(items, error)
             except Exception as error:  # whatever an engine raises, its callers must hear of it
                 calls = {id(item.call): item.call for item in items}
-                if len(calls) == 1:
-                    _logger.exception("search engine %r failed", self._engine.name)
-                    _fail(items, error)
-                else:
+                expected = isinstance(error, SearchError)
+                if len(calls) > 1 and (not expected or isinstance(error, QueryError)):
                     todo.extend([i for i in items if i.call is call] for call in calls.values())
+                    continue
+                if not expected:
+                    _logger.exception("search engine %r failed", self._engine.name)
+                _fail(items, error)
             else:
                 for item in items:
                     item.call.succeed(item.place, results[item.query])

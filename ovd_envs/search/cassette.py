@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from ovd_envs.append_log import AppendLog
 from ovd_envs.errors import OVDError
-from ovd_envs.search.protocol import SearchEngine, SearchError, SearchResult, blocks
+from ovd_envs.search.protocol import (
+    QueryError,
+    SearchEngine,
+    SearchError,
+    SearchResult,
+    blocks,
+)
 from ovd_envs.search.registry import EngineSpec, make_engine
 
 if TYPE_CHECKING:
@@ -36,7 +42,7 @@ class CassetteEngine:
 
     A search is found by its query and ``k``, both exactly as they were recorded; floats come back
     with the same bits. Without ``record`` nothing is asked and nothing written: what was not
-    recorded is a ``SearchError``. With it, what the file lacks is asked of that engine and
+    recorded is a ``QueryError``. With it, what the file lacks is asked of that engine and
     appended, each search once; several processes may record into one file.
 
     Args:
@@ -88,9 +94,15 @@ class CassetteEngine:
         known = {query: self._tape.get((scope, query, k), self._prefix) for query in queries}
         missing = [query for query, results in known.items() if results is None]
         if missing and engine is None:
-            raise SearchError(self._miss(scope, missing[0], k))
+            raise QueryError(self._miss(scope, missing[0], k))
         if missing and engine is not None:
-            found = engine.search(missing, k)
+            try:
+                found = engine.search(missing, k)
+            except QueryError as error:
+                if error.engine == engine.name:  # not what a part of it has found
+                    for query, results in error.found.items():
+                        self._tape.add((scope, query, k), results)
+                raise
             if len(found) != len(missing):
                 raise SearchError(
                     f"{engine.name}: {len(found)} lists of results for {len(missing)} queries"

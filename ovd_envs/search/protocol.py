@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -38,6 +38,27 @@ class SearchResult:
         }
 
 
+class QueryError(SearchError):
+    """A search that failed because of one query alone: the engine answers others.
+
+    Args:
+        message: one line.
+        engine: name of the engine that raises it, where it gives ``found``.
+        found: its results for other queries of the same call, by query: they need not be asked
+            for, and paid for, again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        engine: str = "",
+        found: Mapping[str, Sequence[SearchResult]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.engine = engine
+        self.found = dict(found or {})
+
+
 @runtime_checkable
 class SearchEngine(Protocol):
     """Finds documents for queries, many queries at once.
@@ -63,7 +84,8 @@ class SearchEngine(Protocol):
 
         Any text is a query: one that means nothing to the engine (blank, only punctuation, its
         own operators left open) finds nothing or is read as words; it never raises. Raises
-        ``SearchError`` where the search itself fails, and ``OVDError`` where ``k`` is below 1.
+        ``SearchError`` where the search itself fails (``QueryError`` where it fails for one query
+        alone), and ``OVDError`` where ``k`` is below 1.
         """
         ...
 

@@ -17,7 +17,7 @@ import tenacity
 import urllib3
 
 from ovd_envs.errors import OVDError
-from ovd_envs.search.protocol import SearchError, SearchResult
+from ovd_envs.search.protocol import QueryError, SearchError, SearchResult
 from ovd_envs.search.providers import PROVIDERS, Provider
 from ovd_envs.web.plain_text import clean
 from ovd_envs.web.retry_after import retry_after
@@ -26,6 +26,8 @@ from ovd_envs.web.retry_after import retry_after
 _PASSING = frozenset({429, 500, 502, 503, 504})
 #: Statuses by which the providers refuse a key or its plan (Tavily: 432, 433).
 _KEY_REFUSED = frozenset({401, 402, 403, 432, 433})
+#: Statuses by which they refuse a query.
+_QUERY_REFUSED = frozenset({400, 413, 414, 422})
 #: An answer of more bytes is not one to a search.
 _MAX_BYTES = 20_000_000
 #: Brave puts what was searched for into <strong>.
@@ -90,8 +92,9 @@ class WebEngine:
         """For each query, in order, at most ``k`` results, the best first.
 
         At most as many as the provider gives in one request (Tavily and Brave: 20). Raises
-        ``SearchError`` where the provider is down, refuses the key or answers nonsense, and
-        ``OVDError`` where ``k`` is below 1.
+        ``SearchError`` where the provider is down, refuses the key or answers nonsense,
+        ``QueryError`` (with what the others found) where it refuses a query, and ``OVDError``
+        where ``k`` is below 1.
         """
         if k < 1:
             raise OVDError(f"k: expected at least 1, got {k}")
@@ -99,12 +102,26 @@ class WebEngine:
         if not any(texts):
             return [[] for _ in texts]
         pool = ThreadPoolExecutor(min(self._parallel, len(texts)))
+        lists: list[list[SearchResult]] = []
+        found: dict[str, list[SearchResult]] = {}
+        refused: QueryError | None = None
         try:
-            return list(pool.map(lambda text: self._search_one(text, k) if text else [], texts))
+            futures = [pool.submit(self._search_one, text, k) for text in texts]
+            for query, future in zip(queries, futures, strict=True):
+                try:
+                    found[query] = future.result()
+                    lists.append(found[query])
+                except QueryError as error:
+                    refused = refused or error
         finally:
             pool.shutdown(cancel_futures=True)
+        if refused is not None:
+            raise QueryError(str(refused), self.name, found) from refused
+        return lists
 
     def _search_one(self, query: str, k: int) -> list[SearchResult]:
+        if not query:
+            return []
         deadline = time.monotonic() + self._timeout
         jitter = tenacity.wait_random_exponential(multiplier=0.5, max=10.0)
 
@@ -156,6 +173,8 @@ class WebEngine:
         if status in _KEY_REFUSED:
             advice = f"; is {self._provider.variable} right?"
             raise self._error(f"HTTP {status}{self._detail(answer)}{advice}")
+        if status in _QUERY_REFUSED:
+            raise QueryError(f"{self.name}: HTTP {status}{self._detail(answer)}")
         if status != 200:
             raise self._error(f"HTTP {status}{self._detail(answer)}")
         return self._results(answer)[:k]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovd_envs.search import SearchError, SearchResult
+from ovd_envs.search import QueryError, SearchError, SearchResult
 from ovd_envs.search.batching import Batcher, QueueFull
 
 
@@ -135,6 +135,18 @@ def test_a_query_that_breaks_the_engine_hurts_nobody_else(batcher_of):
     assert ids(late.result(10)) == [["late/0"]]
     with pytest.raises(ZeroDivisionError):
         bad.result(10)
+
+
+def test_a_query_that_is_refused_fails_alone(batcher_of, caplog):
+    gate = threading.Event()
+    engine = Echo(gate, bad={"bad": QueryError("HTTP 400")})
+    batcher = batcher_of(engine, wait=0.05)
+    good, bad = batcher.submit(["good", "other"], 1), batcher.submit(["fine", "bad"], 1)
+    gate.set()
+    assert ids(good.result(10)) == [["good/0"], ["other/0"]]
+    with pytest.raises(QueryError, match="HTTP 400"):
+        bad.result(10)
+    assert not caplog.records  # it is no bug
 
 
 def test_an_engine_that_is_down_is_asked_once(batcher_of):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovd_envs.errors import OVDError
-from ovd_envs.search import SearchError, SearchResult, make_engine, search_engines
+from ovd_envs.search import QueryError, SearchError, SearchResult, make_engine, search_engines
 from ovd_envs.search.cassette import CassetteEngine, record
 from ovd_envs.task import Task
 
@@ -103,7 +103,7 @@ def test_a_miss_is_an_error_that_says_what_to_do(tmp_path):
     path = tmp_path / "tape.jsonl"
     record(Counting(), path).search(["a"], 2)
     engine = CassetteEngine(path)
-    with pytest.raises(SearchError) as caught:
+    with pytest.raises(QueryError) as caught:
         engine.search(["a", "b"], 2)
     assert str(caught.value) == (
         f"{path}: no search for 'b' with k 2 was recorded; "

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ovd_envs.errors import OVDError
-from ovd_envs.search import SearchEngine, SearchError, make_engine
+from ovd_envs.search import QueryError, SearchEngine, SearchError, make_engine
+from ovd_envs.search.cassette import record
+from ovd_envs.search.hybrid import HybridEngine
 from ovd_envs.search.providers import PROVIDERS
 from ovd_envs.search.web import WebEngine
 
@@ -29,6 +31,7 @@ class Api:
 
     def __init__(self, items=ITEMS):
         self.items, self.script, self.asked = list(items), [], []
+        self.refused = {}  # replies to queries, always
         self.under_way = self.most_under_way = 0
         self.pause = 0.0
         self.lock = threading.Lock()
@@ -39,7 +42,7 @@ class Api:
         sent = json.loads(body) if body else {}
         with self.lock:
             self.asked.append((handler.command, parts.path, dict(handler.headers), params, sent))
-            reply = self.script.pop(0) if self.script else None
+            reply = self.script.pop(0) if self.script else self.refused.get(sent.get("q"))
             self.under_way += 1
             self.most_under_way = max(self.most_under_way, self.under_way)
         time.sleep(self.pause)
@@ -201,6 +204,35 @@ def test_a_redirect_does_not_carry_the_key_away(api, url):
         with pytest.raises(SearchError, match="HTTP 307"):
             WebEngine("serper", url=url).search(["x"], 3)
     assert other.asked == []
+
+
+def test_a_query_that_is_refused_loses_no_answer_to_another(api, url, tmp_path):
+    api.refused = {"bad": (400, {}, b"not a query")}
+    engine = make_engine({"name": "web", "provider": "serper", "url": url})
+    recording = record(engine, tmp_path / "tape.jsonl")
+    for _ in range(2):
+        with pytest.raises(QueryError, match="web:serper: HTTP 400: not a query"):
+            recording.search(["a", "bad", "b", "c"], 1)
+    assert sorted(sent["q"] for *_, sent in api.asked) == ["a", "b", "bad", "bad", "c"]
+    assert [len(found) for found in recording.search(["c", "b", "a"], 1)] == [1, 1, 1]
+    assert len(api.asked) == 5
+
+
+def test_what_a_part_has_found_is_not_recorded_as_the_wholes(api, url, tmp_path):
+    api.refused = {"bad": (400, {}, b"not a query")}
+    web = WebEngine("serper", url=url)
+    recording = record(HybridEngine([web, web]), tmp_path / "tape.jsonl")
+    with pytest.raises(QueryError):
+        recording.search(["a", "bad"], 1)
+    [[result]] = recording.search(["a"], 1)
+    assert result.score == 2 / 61
+
+
+def test_a_refused_key_is_no_fault_of_the_query(api, url):
+    api.script = [(403, {}, b"no")]
+    with pytest.raises(SearchError) as caught:
+        WebEngine("serper", url=url).search(["x"], 1)
+    assert not isinstance(caught.value, QueryError)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
