@@ -43,7 +43,8 @@ class CassetteEngine:
     A search is found by its query and ``k``, both exactly as they were recorded; floats come back
     with the same bits. Without ``record`` nothing is asked and nothing written: what was not
     recorded is a ``QueryError``. With it, what the file lacks is asked of that engine and
-    appended, each search once; several processes may record into one file.
+    appended, each search once, also where several threads want it at the same time; several
+    processes may record into one file (each asks for itself, the first answer counts).
 
     Args:
         file: the cassette, JSON lines.
@@ -62,6 +63,8 @@ class CassetteEngine:
         self._engine = None if record is None else make_engine(record)
         self._tape = _Tape(Path(file), self._engine)
         self._prefix = prefix
+        self._under_way: set[_Key] = set()  # what is being asked for, guarded by:
+        self._answered = threading.Condition()
         self.name = f"cassette:{self._tape.engine_name}"
         self.blocks = blocks(self._engine)
 
@@ -91,25 +94,51 @@ class CassetteEngine:
     ) -> list[list[SearchResult]]:
         if k < 1:
             raise OVDError(f"k: expected at least 1, got {k}")
-        known = {query: self._tape.get((scope, query, k), self._prefix) for query in queries}
-        missing = [query for query, results in known.items() if results is None]
-        if missing and engine is None:
-            raise QueryError(self._miss(scope, missing[0], k))
-        if missing and engine is not None:
+        known: dict[str, tuple[SearchResult, ...]] = {}
+        while True:
+            with self._answered:
+                missing = []
+                for query in dict.fromkeys(q for q in queries if q not in known):
+                    results = self._tape.get((scope, query, k), self._prefix)
+                    if results is None:
+                        missing.append(query)
+                    else:
+                        known[query] = results
+                if not missing:
+                    return [list(known[query]) for query in queries]
+                if engine is None:
+                    raise QueryError(self._miss(scope, missing[0], k))
+                free = [q for q in missing if (scope, q, k) not in self._under_way]
+                if not free:  # nothing of our own is under way: two never wait for each other
+                    self._answered.wait()
+                    continue
+                self._under_way.update((scope, query, k) for query in free)
             try:
-                found = engine.search(missing, k)
-            except QueryError as error:
-                if error.engine == engine.name:  # not what a part of it has found
-                    for query, results in error.found.items():
-                        self._tape.add((scope, query, k), results)
-                raise
-            if len(found) != len(missing):
-                raise SearchError(
-                    f"{engine.name}: {len(found)} lists of results for {len(missing)} queries"
-                )
-            for query, results in zip(missing, found, strict=True):
-                known[query] = self._tape.add((scope, query, k), results)
-        return [list(known[query] or ()) for query in queries]
+                known |= self._record(scope, engine, free, k)
+            finally:
+                with self._answered:
+                    self._under_way.difference_update((scope, query, k) for query in free)
+                    self._answered.notify_all()
+
+    def _record(
+        self, scope: str, engine: SearchEngine, queries: Sequence[str], k: int
+    ) -> dict[str, tuple[SearchResult, ...]]:
+        """Ask ``engine``, and keep what it answers; returns what the file holds then."""
+        try:
+            found = engine.search(queries, k)
+        except QueryError as error:
+            if error.engine == engine.name:  # not what a part of it has found
+                for query, results in error.found.items():
+                    self._tape.add((scope, query, k), results)
+            raise
+        if len(found) != len(queries):
+            raise SearchError(
+                f"{engine.name}: {len(found)} lists of results for {len(queries)} queries"
+            )
+        return {
+            query: self._tape.add((scope, query, k), results)
+            for query, results in zip(queries, found, strict=True)
+        }
 
     def _miss(self, scope: str, query: str, k: int) -> str:
         shown = query if len(query) <= 80 else query[:77] + "..."
@@ -153,6 +182,7 @@ class _Tape:
         self.path = path
         self.engine_name = "" if engine is None else engine.name
         self.has_scopes = False
+        self._writes = engine is not None
         self._rows: dict[_Key, tuple[SearchResult, ...]] = {}
         self._numbers: dict[tuple[str, str], set[int]] = {}
         self._lock = threading.Lock()
@@ -200,7 +230,7 @@ class _Tape:
             row["scope"] = scope
         with self._lock, _locked(self.path):
             if not self._catch_up():
-                # Another process was killed while it wrote: its half line is cut off.
+                # Another process was killed while it wrote: its half line is cut off, or ended.
                 self.close()
                 self._open_log()
                 self._catch_up()
@@ -238,13 +268,14 @@ class _Tape:
     def _catch_up(self) -> bool:
         """Read the whole lines that are new; ``False`` where the file ends with half a line.
 
-        That one was being written when its process was killed.
+        That one was being written when its process was killed. Where only its line feed is
+        missing it can be read, but not written behind.
         """
         try:
             with self.path.open("rb") as handle:
                 handle.seek(self._read_to)
                 for line in handle:
-                    if not line.endswith(b"\n") and not _is_json(line):
+                    if not line.endswith(b"\n") and (self._writes or not _is_json(line)):
                         return False
                     self._lines += 1
                     self._take(line, f"{self.path}, row {self._lines}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,8 +47,16 @@ class HybridEngine:
         lists = [engine.search(queries, k) for engine in self._engines]
         return [fuse(ranked, k) for ranked in zip(*lists, strict=True)]
 
-    def for_task(self, task: Task, *, training_step: int | None) -> HybridEngine:
-        """The engines bound to ``task``, those that can be."""
+    @property
+    def for_task(self) -> Callable[..., HybridEngine] | None:
+        """Binds to a task the engines that can be; ``None`` where none can.
+
+        Who has it is taken to answer each task in its own way (``CassetteEngine``).
+        """
+        told = any(getattr(engine, "for_task", None) is not None for engine in self._engines)
+        return self._for_task if told else None
+
+    def _for_task(self, task: Task, *, training_step: int | None) -> HybridEngine:
         bound: list[EngineSpec] = []
         for engine in self._engines:
             bind = getattr(engine, "for_task", None)

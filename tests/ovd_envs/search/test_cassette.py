@@ -4,8 +4,11 @@ import fcntl
 import json
 import multiprocessing
 import os
+import random
 import signal
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from ovd_envs.errors import OVDError
 from ovd_envs.search import QueryError, SearchError, SearchResult, make_engine, search_engines
 from ovd_envs.search.cassette import CassetteEngine, record
+from ovd_envs.search.hybrid import HybridEngine
 from ovd_envs.task import Task
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=10)
@@ -231,6 +235,80 @@ def test_an_engine_that_gives_too_few_lists_is_not_recorded(tmp_path):
     assert len((tmp_path / "tape.jsonl").read_text().splitlines()) == 1
 
 
+class Slow(Counting):
+    """Takes a moment for each call; the first ``failures`` of them fail."""
+
+    def __init__(self, failures=0):
+        super().__init__()
+        self.failures = failures
+
+    def search(self, queries, k):
+        found = super().search(queries, k)
+        time.sleep(0.01)
+        if len(self.asked) <= self.failures:
+            raise SearchError("down")
+        return found
+
+
+def at_once(searches):
+    """What each of the functions gives, all begun at the same moment in threads."""
+    barrier = threading.Barrier(len(searches))
+
+    def run(search):
+        barrier.wait(10)
+        return search()
+
+    with ThreadPoolExecutor(len(searches)) as pool:
+        return [future.result(60) for future in [pool.submit(run, s) for s in searches]]
+
+
+def test_threads_that_want_the_same_ask_once(tmp_path):
+    inner = Slow()
+    engine = record(inner, tmp_path / "tape.jsonl")
+    found = at_once([lambda: engine.search(["a"], 2)] * 8)
+    assert inner.asked == [(["a"], 2)]
+    assert found == [Counting().search(["a"], 2)] * 8
+
+
+def test_threads_that_want_some_of_the_same_do_not_wait_for_each_other_for_ever(tmp_path):
+    inner = Slow()
+    engine = record(inner, tmp_path / "tape.jsonl")
+    rng = random.Random(0)
+    wanted = [rng.sample("abcdefgh", 5) for _ in range(12)]
+    found = at_once([lambda queries=queries: engine.search(queries, 1) for queries in wanted])
+    assert found == [Counting().search(queries, 1) for queries in wanted]
+    asked = [query for queries, _ in inner.asked for query in queries]
+    assert sorted(asked) == sorted({query for queries in wanted for query in queries})
+
+
+def test_who_waited_for_a_search_that_failed_asks_itself(tmp_path):
+    inner = Slow(failures=2)
+    engine = record(inner, tmp_path / "tape.jsonl")
+
+    def search():
+        try:
+            return engine.search(["a"], 1)
+        except SearchError as error:
+            return str(error)
+
+    found = at_once([search] * 5)
+    assert found.count("down") == 2
+    assert found.count(Counting().search(["a"], 1)) == 3
+    assert len(inner.asked) == 3
+
+
+def test_a_last_line_without_its_end_is_not_written_behind(tmp_path):
+    """Another process was killed between a row and its line feed."""
+    path = tmp_path / "tape.jsonl"
+    engine = record(Counting(), path)
+    engine.search(["a"], 1)
+    with path.open("ab") as file:
+        file.write(json.dumps({"query": "b", "k": 1, "results": []}).encode())
+    engine.search(["c"], 1)
+    assert [json.loads(line)["query"] for line in path.read_text().splitlines()[1:]] == [*"abc"]
+    assert CassetteEngine(path).search(["b", "c"], 1) == [[], *Counting().search(["c"], 1)]
+
+
 def _record(path, name, start, queries):
     class Mine(Counting):
         def search(self, queries, k):
@@ -331,6 +409,21 @@ def test_an_engine_that_needs_no_task_is_the_same_for_all(tmp_path):
     recorded = record(Counting(), path).for_task(task, training_step=0).search(["q"], 1)
     assert CassetteEngine(path).for_task(task, training_step=None).search(["q"], 1) == recorded
     assert CassetteEngine(path).search(["q"], 1) == recorded
+
+
+def test_a_hybrid_is_scoped_only_where_a_part_is_told_the_task(tmp_path):
+    one, two = (Task(name, "?", ("!",)) for name in ("one", "two"))
+    for name, part, scoped in (("plain", Counting(), False), ("told", Told(), True)):
+        path = tmp_path / f"{name}.jsonl"
+        inner = Counting()
+        engine = record(HybridEngine([inner, part]), path)
+        for task, step in ((one, 3), (two, None)):
+            engine.for_task(task, training_step=step).search(["q"], 1)
+        assert len(inner.asked) == (2 if scoped else 1)
+        rows = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+        assert [row.get("scope") for row in rows] == (
+            ["train/one", "eval/two"] if scoped else [None]
+        )
 
 
 def test_k_is_at_least_one(tmp_path):
