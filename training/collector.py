@@ -72,7 +72,7 @@ class Collector:
         if groups is None or not fresh(groups, step, self.max_staleness):
             groups = self.maker.make(step, self._sampling(), reporter)
             self.run.save_groups(step, groups)
-        self.maker.verdicts.remove()  # those of the groups stand in the run
+            self.maker.verdicts.remove()  # those of the groups stand in the run
         return Collected(groups, time.perf_counter() - began)
 
     @contextlib.contextmanager

@@ -14,6 +14,14 @@ _PHRASE = re.compile(
 )
 _SHORT_PHRASE = re.compile(r"^[ \t*]*A[*]*:[ \t*]*", re.MULTILINE)
 
+#: What a "####" begins that is a heading of Markdown, and no answer.
+_HEADING = re.compile(
+    r"[\s*:]*(?:\d+[.)]\s*)?(?:the\s+)?(?:final\s+|numerical\s+)?"
+    r"(?:(?P<answer>answer|result)|solution|conclusion|explanation|summary|check|verification)"
+    r"[\s*:]*",
+    re.IGNORECASE,
+)
+
 #: The end of the statement of an unboxed answer: a line break, a full stop that is followed by a
 #: blank or by nothing (so not the point of a decimal number), or a comma between mathematics and
 #: words ("42, because").
@@ -27,9 +35,9 @@ def extract_answer(text: str) -> str | None:
 
     In this order: what the last closed ``\\boxed{...}`` holds (braces matched; of nested boxes the
     inner one), the rest of the line after the last ``####``, the rest of the sentence after the
-    last "answer is" or "answer:" (or a line "A: ..."). Empty answers are passed over, and so is a
-    heading, a ``####`` without a digit, where the answer is said after it. Takes time linear in
-    the length of ``text``.
+    last "answer is" or "answer:" (or a line "A: ..."). Empty answers are passed over. Of a ``####``
+    that is a heading ("#### Final Answer") the answer is what is said below it. Takes time linear
+    in the length of ``text``.
     """
     return _last_box(text) or _last_hashes(text) or _last_phrase(text) or None
 
@@ -61,9 +69,14 @@ def _last_hashes(text: str) -> str:
     end = len(text)
     while (start := text.rfind("####", 0, end)) >= 0:
         answer, _, after = text[start + 4 : end].partition("\n")
-        if answer := answer.strip():
-            heading = not any(character.isdigit() for character in answer)
-            return _last_phrase(answer) or (_last_phrase(after) if heading else "") or answer
+        heading = _HEADING.fullmatch(answer)
+        if heading is None:
+            answer = _last_phrase(answer) or answer.strip()
+        else:
+            below = after.strip().partition("\n")[0] if heading["answer"] else ""
+            answer = _last_phrase(after) or below.strip(" \t\r*")
+        if answer:
+            return answer
         end = start
     return ""
 
@@ -74,8 +87,9 @@ def _last_phrase(text: str) -> str:
         for match in reversed(list(pattern.finditer(text))):
             end = _STATEMENT_END.search(text, match.end(), stop)
             answer = text[match.end() : end.start() if end is not None else stop].strip(" \t\r*")
-            if answer.endswith(")") and answer.count("(") < answer.count(")"):
-                answer = answer[:-1]  # "(The answer is 5)"
+            opened, closed = (sum(map(answer.count, marks)) for marks in ("([", ")]"))
+            if answer.endswith(")") and opened < closed:  # "(The answer is 5)"; not "[0, 5)"
+                answer = answer[:-1]
             if answer:
                 return answer
             stop = match.start()

@@ -85,6 +85,8 @@ def grade_math(
         verdict = _compare_plainly(gold, target, answer, value)
         if verdict is not None:
             return _grade(verdict, answer)
+        if (scaled := parse_scaled(gold)) is not None and parse_quantity(answer) == scaled:
+            return Grade(True, "right", answer)
         # A unit after the number, or the last of several boxes.
         last = extract_answer(answer) or answer
         if target is not None and parse_quantity(last) == target:
@@ -132,8 +134,7 @@ def _grade(correct: bool, answer: str) -> Grade:
 
 @lru_cache(maxsize=4096)
 def _gold_number(gold: str) -> Fraction | None:
-    value = parse_number(gold)
-    return parse_scaled(gold) if value is None else value
+    return parse_number(gold)
 
 
 def _compare_by_algebra(gold: str, answer: str, equality: Equality, deadline: float) -> Grade:

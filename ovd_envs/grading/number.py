@@ -45,12 +45,17 @@ _SCALES = {
     "billion": 10**9,
     "trillion": 10**12,
 }
-#: Words that are no unit: with them the number is a part of a longer expression.
+#: Words that make the number a part of a longer expression: an operation at once after it, or one
+#: with its other number ("5 plus two", "5 less than x"). "25 feet squared" and "10 more than Tom"
+#: are quantities.
 _OPERATION = re.compile(
-    r"\b(?:squared|cubed|factorial|plus|minus|over|divided|than|power|sqrt|sin|cos|tan|log|ln|mod"
-    r"|times\s+[a-z]+)\b"
+    r"^(?:(?:hundred|thousand|million|billion|trillion) )*"
+    r"(?:squared|cubed|factorial|sqrt|sin|cos|tan|log|ln|mod)\b"
+    r"|\b(?:plus|minus|over|divided by|times|than) "
+    r"(?:[a-z]|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred)$"
 )
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+")
+#: A word; "hundred-dollar" is one.
+_WORD = re.compile(r"(?<![\\A-Za-z-])[A-Za-z]+(?:-[A-Za-z]+)*")
 
 #: Longer than any number worth reading here.
 MAX_CHARACTERS = 200

@@ -138,6 +138,7 @@ def test_no_gold_answer_of_math_is_taken_for_the_next_one(shared_data):
         ("5", "5 squared", False),
         ("5000000", "$5 million", True),
         ("5 million", "5,000,000 people", True),
+        (r"5 \text{ million}", "5", True),
         ("2", "2 dozen", True),
     ],
 )
@@ -187,6 +188,25 @@ def test_whole_numbers_are_compared_exactly(a, b):
 )
 def test_a_number_is_wanted_and_no_sum(answer, outcome):
     assert grade_number("95", answer).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("gold", "message"),
+    [
+        ("4", "#### 4 cookies left over"),
+        ("10", "The answer is 10 more marbles than Tom."),
+        ("14", "#### 14 years older than Mia"),
+        ("5", "The answer is 5 times as many."),
+        ("3", "#### 3 times a week"),
+        ("25", "The answer is 25 feet squared."),
+        ("25", r"\boxed{25 \text{ cm squared}}"),
+        ("9", "The answer is 9 pizzas divided equally."),
+        ("18", "**Answer:** $18 plus tip"),
+        ("20", "#### 20 hundred-dollar bills"),
+    ],
+)
+def test_what_is_said_of_a_number_beside_it_is_its_unit(gold, message):
+    assert grade_message((gold,), message, kind="number").correct
 
 
 def test_a_gold_answer_that_is_no_number_is_the_tasks_fault():
