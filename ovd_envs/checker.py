@@ -171,6 +171,8 @@ def _gold_answers(name: str, options: dict[str, Any], tasks: int) -> str:
 
 def _secrecy(name: str, options: dict[str, Any], tasks: int) -> str:
     env = make(name, **options)
+    # By message and reply: each task that got it, with the gold answer that it tells, if any.
+    told: dict[tuple[str, str], list[tuple[Task, str | None]]] = {}
     for task in _some_tasks(env, min(tasks, 5)):
         opening, info = env.reset(options={"task": task})
         for action in ("", "something", "something else", *([""] * 20)):
@@ -182,15 +184,21 @@ def _secrecy(name: str, options: dict[str, Any], tasks: int) -> str:
                 text for name, value in info.items() if name != "task" for text in _texts(value)
             ]
             if "answers" in info or any(gold in said for gold in task.answers):
-                told = json.dumps(info)
-                raise _Failed(f"task {task.id!r}: info tells a gold answer before the end: {told}")
+                held = json.dumps(info)
+                raise _Failed(f"task {task.id!r}: info tells a gold answer before the end: {held}")
             observation, _, _, _, info = env.step(action)
-            for gold in task.answers:
-                if not info["end_reason"] and _told(gold, observation) and not _told(gold, opening):
-                    raise _Failed(
-                        f"task {task.id!r}: a reply to {action!r} tells the gold answer {gold!r}: "
-                        f"{observation!r:.200}"
-                    )
+            if not info["end_reason"]:
+                golds = (g for g in task.answers if _told(g, observation))
+                gold = next((g for g in golds if not _told(g, opening)), None)
+                told.setdefault((action, observation), []).append((task, gold))
+    for (action, observation), asked in told.items():
+        # What is said to every task alike, e.g. which moves there are, tells nothing.
+        if all(gold is not None for _, gold in asked):
+            task, gold = asked[0]
+            raise _Failed(
+                f"task {task.id!r}: a reply to {action!r} tells the gold answer {gold!r}: "
+                f"{observation!r:.200}"
+            )
     return "neither info nor an answer to a wrong message tells a gold answer before the end"
 
 

@@ -8,7 +8,7 @@ from teachers.demonstrators import AgentDemonstrator, ScriptedSolver
 from teachers.llm_judge import LLMJudge
 from teachers.outcome_judge import OutcomeJudge
 from teachers.path_judge import PathJudge
-from teachers.protocol import Continuing, Demonstrator, Judge, JudgeStopError
+from teachers.protocol import Continuing, Demonstrator, Judge, JudgeOutageError, JudgeStopError
 from teachers.registry import judges, make_demonstrator, make_judge
 from teachers.rubric import load_rubric
 from teachers.saved_demonstrator import SavedDemonstrator
@@ -24,6 +24,7 @@ __all__ = [
     "Continuing",
     "Demonstrator",
     "Judge",
+    "JudgeOutageError",
     "JudgeStopError",
     "LLMJudge",
     "OutcomeJudge",

@@ -11,7 +11,7 @@ from agents.outage import HaltedError, OutageError
 from agents.vllm_sampling import seed_of
 from teachers.asking import Answer, Ask, Writer, too_bare
 from teachers.digits import digits_among
-from teachers.protocol import JudgeStopError
+from teachers.protocol import JudgeOutageError, JudgeStopError
 from teachers.shortening import Room, estimated_tokens
 from teachers.spending import Spending
 
@@ -101,7 +101,9 @@ class APIAsker:
             await self._converse(asked, answer, number)
         except FailedError as error:
             answer.fault, answer.value = str(error), None
-        except (RefusedError, HaltedError, OutageError) as error:
+        except OutageError as error:
+            return JudgeOutageError(str(error))
+        except (RefusedError, HaltedError) as error:
             return JudgeStopError(str(error))
         except JudgeStopError as error:
             return error

@@ -8,8 +8,15 @@ from typing import Any
 
 from agents.episode import Episode
 from ovd_envs.errors import OVDError
-from teachers.members import any_interactive, load_member, shared_batch_size, shared_fingerprint
-from teachers.score import score
+from teachers.members import (
+    any_interactive,
+    ask_member,
+    away,
+    load_member,
+    shared_batch_size,
+    shared_fingerprint,
+)
+from teachers.protocol import JudgeOutageError
 from teachers.verdict import Verdict
 from teachers.whole_groups import scores_groups
 
@@ -60,13 +67,28 @@ class CascadeJudge:
         return shared_fingerprint("cascade/1", options, self.members)
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
-        """One verdict for every episode."""
-        first = score(self.cheap, episodes)
-        doubtful = [
-            episode for episode, part in zip(episodes, first, strict=True) if self._doubts(part)
+        """One verdict for every episode.
+
+        Raises ``JudgeStopError``, with the verdicts on episodes that are decided. An outage of the
+        cheap judge is a failure like any other.
+        """
+        first, stopped = ask_member(self.cheap, episodes)
+        if isinstance(stopped, JudgeOutageError):
+            for episode in episodes:
+                first.setdefault(episode.id, away(self.cheap, episode, stopped))
+            stopped = None
+        asked = [episode for episode in episodes if episode.id in first]
+        doubtful = [episode for episode in asked if self._doubts(first[episode.id])]
+        second, stopped_later = ask_member(self.dear, doubtful)
+        undecided = {episode.id for episode in doubtful} - second.keys()
+        verdicts = [
+            self._verdict(first[episode.id], second.get(episode.id))
+            for episode in asked
+            if episode.id not in undecided
         ]
-        second = {verdict.episode: verdict for verdict in score(self.dear, doubtful)}
-        return [self._verdict(part, second.get(part.episode)) for part in first]
+        if (stop := stopped or stopped_later) is not None:
+            raise type(stop)(str(stop), verdicts)
+        return verdicts
 
     def _doubts(self, part: Verdict) -> bool:
         return part.score is None or abs(part.score - self.theta) <= self.margin

@@ -12,12 +12,13 @@ from ovd_envs.errors import OVDError
 from teachers.members import (
     any_interactive,
     any_scores_groups,
+    ask_member,
+    away,
     load_members,
     shared_batch_size,
     shared_fingerprint,
 )
-from teachers.protocol import Judge
-from teachers.score import score
+from teachers.protocol import Judge, JudgeOutageError, JudgeStopError
 from teachers.verdict import MAX_SCORE, Verdict
 
 REDUCTIONS = ("mean", "median", "min")
@@ -69,12 +70,28 @@ class EnsembleJudge:
         return shared_fingerprint("ensemble/1", options, self.members)
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
-        """One verdict for every episode; each member is asked once."""
-        answers = [score(member, episodes) for member in self.members]
-        return [
-            self._verdict(episode, parts)
-            for episode, *parts in zip(episodes, *answers, strict=True)
-        ]
+        """One verdict for every episode; each member is asked once.
+
+        Raises ``JudgeStopError``, with the verdicts on episodes that all have answered. With
+        ``on_error`` "rest" an outage of some members is a failure of theirs like any other.
+        """
+        parts: dict[str, list[Verdict]] = {episode.id: [] for episode in episodes}
+        stops: list[JudgeStopError] = []
+        for member in self.members:
+            found, stopped = ask_member(member, episodes)
+            stops += [stopped] if stopped is not None else []
+            for episode in episodes:
+                if episode.id in found:
+                    parts[episode.id].append(found[episode.id])
+                elif self.on_error == "rest" and isinstance(stopped, JudgeOutageError):
+                    parts[episode.id].append(away(member, episode, stopped))
+        whole = [e for e in episodes if len(parts[e.id]) == len(self.members)]
+        verdicts = [self._verdict(episode, parts[episode.id]) for episode in whole]
+        outages = sum(isinstance(stopped, JudgeOutageError) for stopped in stops)
+        others_decide = self.on_error == "rest" and outages == len(stops) < len(self.members)
+        if stops and not others_decide:
+            raise type(stops[0])(str(stops[0]), verdicts)
+        return verdicts
 
     def _verdict(self, episode: Episode, parts: Sequence[Verdict]) -> Verdict:
         scored = [

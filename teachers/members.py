@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agents.episode import Episode
 from ovd_envs.errors import OVDError
-from teachers.protocol import Judge
+from teachers.protocol import Judge, JudgeStopError
 from teachers.registry import make_judge
-from teachers.score import BATCH_SIZE
+from teachers.score import BATCH_SIZE, score
+from teachers.verdict import Verdict
 from teachers.whole_groups import scores_groups
 
 
@@ -42,6 +44,27 @@ def load_members(option: str, given: object) -> list[Judge]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Sequence) or not given:
         raise OVDError(f"{option}: expected a list of judges, got {given!r}")
     return [load_member(f"{option}, number {n}", one) for n, one in enumerate(given, start=1)]
+
+
+def ask_member(
+    member: Judge, episodes: Sequence[Episode]
+) -> tuple[dict[str, Verdict], JudgeStopError | None]:
+    """A member's verdicts by episode, and what stopped it: then some of them are missing."""
+    found: dict[str, Verdict] = {}
+
+    def settled(place: int, verdict: Verdict) -> None:
+        found[episodes[place].id] = verdict
+
+    try:
+        score(member, episodes, settled=settled)
+    except JudgeStopError as stopped:
+        return found, stopped
+    return found, None
+
+
+def away(member: Judge, episode: Episode, why: JudgeStopError) -> Verdict:
+    """The error verdict of a member that was not there to be asked."""
+    return Verdict(episode.id, member.name, None, error=" ".join(str(why).split()))
 
 
 def shared_fingerprint(version: str, options: object, members: Sequence[Judge]) -> str:

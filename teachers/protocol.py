@@ -15,7 +15,16 @@ class JudgeStopError(OVDError):
     """It is no use to ask the judge for more: a bad key, a budget spent, nobody who answers.
 
     Raised by a judge, it ends the scoring; every other exception is an error of its episode.
+    ``answered`` are the verdicts of the same call that are whole all the same.
     """
+
+    def __init__(self, message: str, answered: Sequence[Verdict] = ()) -> None:
+        super().__init__(message)
+        self.answered = answered
+
+
+class JudgeOutageError(JudgeStopError):
+    """Nobody has answered for longer than the judge's patience."""
 
 
 @runtime_checkable

@@ -166,7 +166,10 @@ class _Batches:
             answers = _ask(self._judge, [episode for _, episode in batch])
         except JudgeStopError as stopped:
             self.stopped = stopped
-            return []
+            answers = list(stopped.answered)
+            answered = {answer.episode for answer in answers}
+            batch = [one for one in batch if one[1].id in answered]
+            answers = _matched(self._judge, [episode for _, episode in batch], answers)
         return [(place, verdict) for (place, _), verdict in zip(batch, answers, strict=True)]
 
 

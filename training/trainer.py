@@ -70,6 +70,7 @@ class Trainer:
                         self._step(step)
                         self._checkpoint(step)
                     self._evaluate(step)
+            self.run.verdicts().remove()  # a kill may have left those of kept groups
             summary = self.run.summary()  # there already where a finished run is resumed
             if summary is None:
                 summary = self._summary()

@@ -169,6 +169,11 @@ class Batcher:
             try:
                 results = self._ask(items)
             except Exception as error:  # whatever an engine raises, its callers must hear of it
+                if isinstance(error, QueryError) and error.engine == self._engine.name:
+                    for item in items:
+                        if item.query in error.found:  # paid for, perhaps
+                            item.call.succeed(item.place, list(error.found[item.query]))
+                    items = [item for item in items if item.query not in error.found]
                 calls = {id(item.call): item.call for item in items}
                 expected = isinstance(error, SearchError)
                 if len(calls) > 1 and (not expected or isinstance(error, QueryError)):

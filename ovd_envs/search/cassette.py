@@ -65,6 +65,7 @@ class CassetteEngine:
         self._prefix = prefix
         self._under_way: set[_Key] = set()  # what is being asked for, guarded by:
         self._answered = threading.Condition()
+        self._process = os.getpid()
         self.name = f"cassette:{self._tape.engine_name}"
         self.blocks = blocks(self._engine)
 
@@ -94,6 +95,9 @@ class CassetteEngine:
     ) -> list[list[SearchResult]]:
         if k < 1:
             raise OVDError(f"k: expected at least 1, got {k}")
+        if self._process != os.getpid():  # forked: the threads that ask are the parent's
+            self._under_way, self._answered = set(), threading.Condition()
+            self._process = os.getpid()
         known: dict[str, tuple[SearchResult, ...]] = {}
         while True:
             with self._answered:

@@ -348,8 +348,8 @@ def _reader(reader: PageReader | str | None) -> PageReader | None:
 def _named(documents: Any) -> list[str]:
     """The documents that a task names as its support: a list of texts or numbers, or just one."""
     # A corpus takes numbers as ids, and knows such a document by their text.
-    alone = isinstance(documents, str | int)
-    return [str(document) for document in ([documents] if alone else documents or ())]
+    listed = [documents] if isinstance(documents, str | int) else documents or ()
+    return [name for name in map(str, listed) if name.strip()]  # an empty cell names none
 
 
 def _on_one_line(result: SearchResult) -> SearchResult:

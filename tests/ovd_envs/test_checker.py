@@ -92,6 +92,18 @@ class ShowsAText(TellsTheGoldInWords):
         return f"Read: {task.answers[0]} came late. {task.question}"
 
 
+class ListsTheMoves(TellsTheGoldInWords):
+    """What it says to all alike holds the answer to some."""
+
+    def source(self):
+        train = [Task(str(n), f"{n}?", (("north", "south")[n % 2],)) for n in range(5)]
+        return ListTasks("good", train=train, test=tasks("t"))
+
+    def respond(self, action):
+        right = action in self.task.answers
+        return Reply("Say north or south.", reward=float(right), end="answered" if right else None)
+
+
 class CallsAFieldAsTheGold(Endless):
     """Its budget ends it; every info has the field "turn"."""
 
@@ -166,7 +178,7 @@ def test_an_environment_without_fault_passes(check):
     assert check(Good) == {}
 
 
-@pytest.mark.parametrize("factory", [ShowsAText, CallsAFieldAsTheGold])
+@pytest.mark.parametrize("factory", [ShowsAText, ListsTheMoves, CallsAFieldAsTheGold])
 def test_what_is_no_fault_passes(check, factory):
     assert check(factory) == {}
 

@@ -1,10 +1,10 @@
 import pytest
 
 from ovd_envs.errors import OVDError
-from teachers import make_judge, score
+from teachers import JudgeOutageError, JudgeStopError, make_judge, score
 from teachers.cascade import CascadeJudge
 from tests.teachers.conftest import make_episode
-from tests.teachers.test_ensemble import Breaks, Says
+from tests.teachers.test_ensemble import Breaks, Leaves, Says, settled
 
 
 class Counts(Says):
@@ -56,3 +56,20 @@ def test_options():
     ]:
         with pytest.raises(OVDError, match=told):
             make_judge("cascade", **options)
+
+
+def test_what_is_decided_is_kept_where_the_dear_judge_stops():
+    judge = CascadeJudge(Says(7, 3, 7, 3, name="cheap"), Leaves(9, 9, 9, 9, at=2), margin=0)
+    judge.batch_size = 4
+    assert settled(judge, 4) == ({1: 3, 3: 3}, JudgeOutageError)
+    judge.dear.batch_size = 1
+    assert settled(judge, 4) == ({0: 9, 1: 3, 3: 3}, JudgeOutageError)
+
+
+def test_the_dear_judge_decides_in_an_outage_of_the_cheap_one():
+    judge = CascadeJudge(Leaves(3, 3, 3, 3, at=2), Says(9, 9, 9, 9, name="dear"))
+    judge.batch_size = 4
+    verdicts = score(judge, [make_episode(f"a{i}", index=i) for i in range(4)])
+    assert [v.score for v in verdicts] == [3, 3, 9, 9]
+    judge.cheap.why = JudgeStopError
+    assert settled(judge, 4) == ({0: 3, 1: 3}, JudgeStopError)

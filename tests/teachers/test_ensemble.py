@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovd_envs.errors import OVDError
-from teachers import Verdict, VerdictCache, make_judge, score
+from teachers import (
+    JudgeOutageError,
+    JudgeStopError,
+    Verdict,
+    VerdictCache,
+    make_judge,
+    score,
+)
 from teachers.ensemble import EnsembleJudge
 from tests.teachers.conftest import make_episode
 
@@ -33,6 +40,33 @@ class Breaks:
 
     def judge(self, episodes):
         raise ConnectionError("down")
+
+
+class Leaves(Says):
+    """Is asked for two at a time, and stops at the episode of index ``at``."""
+
+    batch_size = 2
+
+    def __init__(self, *scores, at, why=JudgeOutageError, name="leaves"):
+        super().__init__(*scores, name=name)
+        self.at, self.why = at, why
+
+    def judge(self, episodes):
+        if any(e.index >= self.at for e in episodes):
+            raise self.why("nobody answers")
+        return super().judge(episodes)
+
+
+def settled(judge, count):
+    """The scores by place that came before ``judge`` stopped, and what stopped it."""
+    found = {}
+    with pytest.raises(JudgeStopError, match="nobody answers") as stopped:
+        score(
+            judge,
+            [make_episode(f"a{i}", index=i) for i in range(count)],
+            settled=lambda place, verdict: found.update({place: verdict.score}),
+        )
+    return found, stopped.type
 
 
 def one(*members, **options):
@@ -148,3 +182,32 @@ def test_a_cached_verdict_keeps_its_parts_under_a_new_id(tmp_path):
     [verdict] = score(judge_again, [make_episode("a", index=1)], cache=cache)
     assert verdict.score == 6
     assert {part.episode for part in verdict.parts} == {verdict.episode}
+
+
+@pytest.mark.parametrize("why", [JudgeOutageError, JudgeStopError])
+def test_what_all_have_said_is_kept_where_a_member_stops(why):
+    judge = EnsembleJudge([Says(9, 9, 9, 9, name="stays"), Leaves(1, 1, 1, 1, at=2, why=why)])
+    judge.batch_size = 4
+    assert settled(judge, 4) == ({0: 5, 1: 5}, why)
+
+
+def test_the_rest_decide_in_an_outage_of_a_member():
+    members = [Leaves(1, 1, 1, 1, at=2), Says(9, 9, 9, 9, name="stays")]
+    judge = EnsembleJudge(members, on_error="rest")
+    judge.batch_size = 4
+    verdicts = score(judge, [make_episode(f"a{i}", index=i) for i in range(4)])
+    assert [v.score for v in verdicts] == [5, 5, 9, 9]
+    assert verdicts[3].parts[0].error == "nobody answers"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [Leaves(1, 1, at=0, name="a"), Leaves(1, 1, at=0, name="b")],  # nobody is left to decide
+        [Leaves(1, 1, at=0, why=JudgeStopError), Says(9, 9)],  # a bad key is no outage
+    ],
+)
+def test_what_the_rest_cannot_mend_stops(members):
+    judge = EnsembleJudge(members, on_error="rest")
+    found, _ = settled(judge, 2)
+    assert not any(found.values())

@@ -370,15 +370,20 @@ def test_an_outage_of_the_judge_stops_and_the_step_is_judged_later(ovd, student_
     assert {one.verdict.score for group in groups for one in group.student} == {7}
 
 
-def test_a_verdict_of_the_step_under_way_is_not_asked_for_again(ovd, student_folder, tmp_path):
+@pytest.mark.parametrize("answers", [3, 15])  # in the first step; later, after steps to replay
+def test_a_verdict_of_the_step_under_way_is_not_asked_for_again(
+    ovd, student_folder, tmp_path, answers
+):
     """A judge is paid for what it said, whether or not the step came to its end."""
-    server, run = FaultServer({"?": ["good", "good", "good", "401"]}).start(), tmp_path / "run"
+    server, run = FaultServer({"?": ["good"] * answers + ["401"]}).start(), tmp_path / "run"
     judge = {"name": "llm", "model": "m", "backend": f"openai:{server.url}", "concurrency": 1}
-    config = write_config(tmp_path / "tiny.yaml", student_folder, judge=judge)
+    changes = {"judge": judge, "checkpoint": {"every": 10}}
+    config = write_config(tmp_path / "tiny.yaml", student_folder, **changes)
     code, process = ovd.run("train", config, "--run", run)
     assert code == 2
     assert "401" in process.err
-    assert server.charged.total() == 3
+    assert server.charged.total() == answers
+    assert (len(list((run / "steps").glob("*"))) > 1) == (answers > 8)
     code, process = ovd.run("train", config, "--run", run, "--resume")
     server.stop()
     assert code == 0, process.err

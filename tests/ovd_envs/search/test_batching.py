@@ -149,6 +149,19 @@ def test_a_query_that_is_refused_fails_alone(batcher_of, caplog):
     assert not caplog.records  # it is no bug
 
 
+def test_what_was_found_beside_a_refused_query_is_not_asked_again(batcher_of):
+    gate = threading.Event()
+    found = {query: [SearchResult(f"{query}/0", "", query)] for query in ("good", "fine")}
+    engine = Echo(gate, bad={"bad": QueryError("HTTP 400", Echo.name, found)})
+    batcher = batcher_of(engine, wait=0.05)
+    good, bad = batcher.submit(["good"], 1), batcher.submit(["fine", "bad"], 1)
+    gate.set()
+    assert ids(good.result(10)) == [["good/0"]]
+    with pytest.raises(QueryError, match="HTTP 400"):
+        bad.result(10)
+    assert engine.calls == [(["good", "fine", "bad"], 1)]
+
+
 def test_an_engine_that_is_down_is_asked_once(batcher_of):
     gate = threading.Event()
     engine = Echo(gate, bad={"a": SearchError("down")})

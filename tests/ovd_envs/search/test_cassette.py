@@ -241,10 +241,14 @@ class Slow(Counting):
     def __init__(self, failures=0):
         super().__init__()
         self.failures = failures
+        self.begun = self.goes_on = None
 
     def search(self, queries, k):
         found = super().search(queries, k)
         time.sleep(0.01)
+        if self.goes_on is not None:
+            self.begun.set()
+            assert self.goes_on.wait(30)
         if len(self.asked) <= self.failures:
             raise SearchError("down")
         return found
@@ -295,6 +299,29 @@ def test_who_waited_for_a_search_that_failed_asks_itself(tmp_path):
     assert found.count("down") == 2
     assert found.count(Counting().search(["a"], 1)) == 3
     assert len(inner.asked) == 3
+
+
+def test_a_forked_child_asks_itself_for_what_its_parent_is_asking(tmp_path):
+    """The thread that would answer it is the parent's."""
+    inner = Slow()
+    inner.begun, inner.goes_on = threading.Event(), threading.Event()
+    engine = record(inner, tmp_path / "tape.jsonl")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(engine.search, ["a"], 1)
+        assert inner.begun.wait(10)
+        child = multiprocessing.get_context("fork").Process(target=_search_freely, args=[engine])
+        child.start()
+        child.join(10)
+        ended = child.exitcode
+        child.kill()
+        inner.goes_on.set()
+        assert asked.result(10) == Counting().search(["a"], 1)
+    assert ended == 0
+
+
+def _search_freely(engine):
+    engine._engine.goes_on = None
+    assert engine.search(["a"], 1) == Counting().search(["a"], 1)
 
 
 def test_a_last_line_without_its_end_is_not_written_behind(tmp_path):

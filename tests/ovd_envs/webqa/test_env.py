@@ -334,7 +334,7 @@ def test_support_is_texts_or_numbers_in_a_list_or_alone(name, several):
         assert play(env, answer("a"))[2]["outcome"] == "unsupported"
 
 
-@pytest.mark.parametrize("nothing", [[], None])
+@pytest.mark.parametrize("nothing", [[], None, "", " ", [""]])
 def test_support_that_names_nothing_leaves_it_to_the_titles(nothing):
     support = {"support": nothing, "supporting_titles": ["Ada Brindle"]}
     env = make(task=Task("q", "?", ("a",), support), require_support=True)
