@@ -72,7 +72,8 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
             line = line.removeprefix(codecs.BOM_UTF8)
         row = _decode(str(line, "utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
-        raise OVDError(f"{path}, row {number}: not valid JSON ({error})") from error
+        why = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise OVDError(f"{path}, row {number}: not valid JSON ({why})") from error
     if not isinstance(row, dict):
         found = type(row).__name__
         raise OVDError(f"{path}, row {number}: expected a JSON object, got {found}")

@@ -105,9 +105,14 @@ class Registry(Generic[T]):
         """
         self._scan()
         entry = self._entries.get(name)
+        if entry is None and ":" in name:  # as Gymnasium has it: the module that registers it
+            module, _, name = name.rpartition(":")
+            import_module(module, f"{self.kind} {name!r}")
+            return self.get(name)
         if entry is None:
             near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.names())}"
+            known = f"known: {', '.join(self.names())} (one of your own: MODULE:{name})"
+            hint = f"did you mean {near[0]!r}?" if near else known
             raise RegistrationError(f"no {self.kind} {name!r}: {hint}")
         if entry.error:
             raise RegistrationError(f"{self.kind} {name!r} from {entry.source}: {entry.error}")
@@ -172,6 +177,17 @@ class Registry(Generic[T]):
                     self._entries[point.name] = replace(known, summary=summary)
 
 
+def import_module(module: str, wanted: str) -> None:
+    """Import the module in which ``wanted`` registers itself. Raises ``RegistrationError``."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        hint = "is its folder on PYTHONPATH?"
+        raise RegistrationError(
+            f"{wanted}: module {module!r} cannot be imported ({error}); {hint}"
+        ) from error
+
+
 def _place_of(target: Any) -> str | None:
     """The "module:attribute" by which an entry point names a class or function."""
     where = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
@@ -229,12 +245,7 @@ def make(name: str, **options: Any) -> TextEnv:
     # Gymnasium's form "module:namespace/Name-v0" imports the module first.
     module, _, name = name.rpartition(":")
     if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise RegistrationError(
-                f"environment {name!r}: module {module!r} cannot be imported ({error})"
-            ) from error
+        import_module(module, f"environment {name!r}")
     factory = ENVIRONMENTS.get(name)
     _check_options(name, factory, options)
     env = factory(**options)

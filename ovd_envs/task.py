@@ -126,7 +126,8 @@ class TaskSource(ABC):
         if len(found) < count:
             raise TaskError(
                 f"{self.name!r}, split {split!r}: {count} distinct tasks asked for, "
-                f"{len(found)} found from index {start} on"
+                f"{len(found)} found{f' from index {start} on' if start else ''}"
+                f" (ask for {len(found)}: --tasks, or evaluation.tasks of a run)"
             )
         return list(found.values())
 

@@ -178,6 +178,8 @@ def score(
         _print_summary(summary, target)
         if measured is not None:
             print_reliability(measured, Console())
+            if page is not None:
+                typer.echo(f"page: {page}")
     _exit_unless_complete(summary, verdicts)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Before anything imports huggingface_hub: with a network and without this, a lookup can hang.
@@ -17,6 +18,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # test starts and then stops with it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# On a busy machine an example may take any time; what must be quick has a test that says so.
+hypothesis.settings.register_profile("ovd", deadline=None)
+hypothesis.settings.load_profile("ovd")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -71,7 +71,10 @@ def train(
         False, "--resume", help="Go on where the run in the folder stopped; begin it if none did."
     ),
     overrides: list[str] = typer.Option(
-        [], "--set", metavar="KEY=VALUE", help="Override a key, e.g. optimizer.steps=10."
+        [],
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, e.g. optimizer.steps=10; may be repeated.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:

@@ -51,14 +51,22 @@ class Run:
         """Whether a run was begun here."""
         return (self.path / "run.json").is_file()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come of it yet: it may be begun anew, with another configuration."""
+        made = ("metrics.jsonl", "steps", "evaluations", "checkpoints")
+        return not any((self.path / name).exists() for name in made)
+
     def create(self, config: Config, facts: dict[str, Any]) -> None:
         """Begin the run: write its configuration and facts. Raises ``RunError``."""
-        if self.exists:
-            raise RunError(f"{self}: a run is here already; --resume goes on with it")
+        if self.exists and not self.is_empty:
+            raise RunError(
+                f"{self}: a run is here already; --resume goes on with it (or take another --run)"
+            )
         text, path = dump_config(config), self.path / "config.yaml"
         # A kill while a run begins leaves this very configuration, or a hidden half of a file.
-        begun = path.is_file() and path.read_bytes() == text.encode()
-        known = {path.name} if begun else set()
+        begun = self.exists or (path.is_file() and path.read_bytes() == text.encode())
+        known = {path.name, "run.json"} if begun else set()
         if self.path.is_dir() and any(
             p.name not in known and not p.name.startswith(".") for p in self.path.iterdir()
         ):

@@ -48,6 +48,20 @@ def test_register_and_get(registry):
         registry.register("one", 2)
 
 
+def test_a_name_after_its_module_is_found_once_that_is_imported(registry, tmp_path, monkeypatch):
+    (tmp_path / "my_things.py").write_text(
+        "from ovd_envs import Registry\n"
+        "[registry] = [r for r in Registry.everywhere if r.group == 'ovd.things']\n"
+        "registry.register('mine', 7)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RegistrationError, match=r"known: .*\(one of your own: MODULE:mine\)"):
+        registry.get("mine")
+    assert registry.get("my_things:mine") == 7
+    with pytest.raises(RegistrationError, match="thing 'mine': module 'no_things' cannot be im"):
+        registry.get("no_things:mine")
+
+
 def test_what_entries_can_do_is_read_where_nobody_said_it(points):
     def describe(thing):
         if thing is json.dumps:

@@ -290,6 +290,19 @@ def test_what_the_run_has_and_the_configuration_has_not_is_named_too(runs, tmp_p
         assert f"error: --resume: {expected}" in process.err
 
 
+def test_a_run_that_nothing_has_come_of_is_begun_anew(ovd, student_folder, tmp_path):
+    """A mistake that shows only once the folder is there does not keep its mended form out."""
+    run = tmp_path / "run"
+    config = write_config(tmp_path / "tiny.yaml", student_folder, optimizer={"steps": 1})
+    code, process = ovd.run("train", config, "--run", run, "--set", "evaluation.tasks=1000000")
+    assert code == 2
+    assert "distinct tasks asked for" in process.err
+    assert (run / "run.json").exists()
+    code, process = ovd.run("train", config, "--run", run)
+    assert code == 0, process.err
+    assert Run(run).config().evaluation.tasks == 3
+
+
 def test_a_run_is_begun_once(runs):
     full = runs("full")
     before = contents(full.reference)
