@@ -24,6 +24,9 @@ def test_a_run_is_made_once(run):
     assert run.exists
     assert run.config() == CONFIG
     assert run.facts() == {"dtype": "float32"}
+    run.create(CONFIG, {"dtype": "bfloat16"})  # nothing has come of it
+    assert run.facts() == {"dtype": "bfloat16"}
+    run.add_metrics({"step": 1})
     with pytest.raises(RunError, match="--resume goes on with it"):
         run.create(CONFIG, {})
 

@@ -263,6 +263,7 @@ def test_without_evaluation(student_folder, tmp_path):
 def test_a_run_goes_on_where_it_began_though_there_is_a_gpu_now(tmp_path, monkeypatch):
     config, run = parse_config(tiny_config(tmp_path)), Run(tmp_path / "run")
     run.create(config, {"dtype": "float32", "threads": 1, "device": "cpu"})
+    run.save_groups(1, [])
     asked = []
 
     def load(*_, dtype, device):
