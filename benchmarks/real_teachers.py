@@ -106,6 +106,10 @@ def judging_files(out: Path, others: int, unseen: int) -> Path:
         write_episodes(folder / "episodes.jsonl", episodes)
     if not (folder / "unseen.jsonl").is_file():
         write_episodes(folder / "unseen.jsonl", stages)
+    # For benchmarks/injection.py: the last wrong answer of the trained student to each task.
+    untrained = f"demo after step {demo.evaluations()[0]['step']}"
+    wrong = {e.task.id: e for e in stages if e.reward < 1 and e.agent != untrained}
+    write_episodes(folder / "wrong.jsonl", wrong.values())
     for episodes_file, verdicts in (("episodes", "verdicts"), ("unseen", "unseen-verdicts")):
         score_file(StepJudge(), folder / f"{episodes_file}.jsonl", folder / f"{verdicts}.jsonl")
     return folder

@@ -341,10 +341,6 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         finally:
             self.render_mode = mode
             self._started = time.monotonic() - past.elapsed
-        if self._done and past.ended is False and differs is None:
-            raise SnapshotError("replay: the episode ended, expected one that goes on")
-        if past.ended is not None:
-            self._done = past.ended  # one that its time had ended too
         if differs is not None:
             self._done = True
             number, wanted, came = differs
@@ -352,6 +348,9 @@ class TextEnv(gymnasium.Env[str, str], ABC):
                 f"replay: the observation of turn {number} differs, expected "
                 f"{_shortened(wanted)!r}, got {_shortened(came)!r}"
             )
+        if self._done and past.ended is False:
+            raise SnapshotError("replay: the episode ended, expected one that goes on")
+        self._done = self._done or bool(past.ended)  # its time may have ended it
 
     def render(self) -> Any:
         """The episode so far as text for "ansi"; "human" is printed as it happens."""

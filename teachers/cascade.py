@@ -11,10 +11,10 @@ from ovd_envs.errors import OVDError
 from teachers.members import (
     any_interactive,
     ask_member,
-    away,
     load_member,
     shared_batch_size,
     shared_fingerprint,
+    with_errors,
 )
 from teachers.protocol import JudgeOutageError
 from teachers.verdict import Verdict
@@ -74,9 +74,7 @@ class CascadeJudge:
         """
         first, stopped = ask_member(self.cheap, episodes)
         if isinstance(stopped, JudgeOutageError):
-            for episode in episodes:
-                first.setdefault(episode.id, away(self.cheap, episode, stopped))
-            stopped = None
+            first, stopped = with_errors(self.cheap, episodes, first, stopped), None
         asked = [episode for episode in episodes if episode.id in first]
         doubtful = [episode for episode in asked if self._doubts(first[episode.id])]
         second, stopped_later = ask_member(self.dear, doubtful)

@@ -13,10 +13,10 @@ from teachers.members import (
     any_interactive,
     any_scores_groups,
     ask_member,
-    away,
     load_members,
     shared_batch_size,
     shared_fingerprint,
+    with_errors,
 )
 from teachers.protocol import Judge, JudgeOutageError, JudgeStopError
 from teachers.verdict import MAX_SCORE, Verdict
@@ -75,21 +75,25 @@ class EnsembleJudge:
         Raises ``JudgeStopError``, with the verdicts on episodes that all have answered. With
         ``on_error`` "rest" an outage of some members is a failure of theirs like any other.
         """
-        parts: dict[str, list[Verdict]] = {episode.id: [] for episode in episodes}
+        answers: list[dict[str, Verdict]] = []
         stops: list[JudgeStopError] = []
+        away: list[JudgeStopError] = []
         for member in self.members:
             found, stopped = ask_member(member, episodes)
-            stops += [stopped] if stopped is not None else []
-            for episode in episodes:
-                if episode.id in found:
-                    parts[episode.id].append(found[episode.id])
-                elif self.on_error == "rest" and isinstance(stopped, JudgeOutageError):
-                    parts[episode.id].append(away(member, episode, stopped))
-        whole = [e for e in episodes if len(parts[e.id]) == len(self.members)]
-        verdicts = [self._verdict(episode, parts[episode.id]) for episode in whole]
-        outages = sum(isinstance(stopped, JudgeOutageError) for stopped in stops)
-        others_decide = self.on_error == "rest" and outages == len(stops) < len(self.members)
-        if stops and not others_decide:
+            if self.on_error == "rest" and isinstance(stopped, JudgeOutageError):
+                found = with_errors(member, episodes, found, stopped)
+                away.append(stopped)
+            elif stopped is not None:
+                stops.append(stopped)
+            answers.append(found)
+        verdicts = [
+            self._verdict(episode, [found[episode.id] for found in answers])
+            for episode in episodes
+            if all(episode.id in found for found in answers)
+        ]
+        if len(away) == len(self.members):  # nobody is left to decide
+            stops = away
+        if stops:
             raise type(stops[0])(str(stops[0]), verdicts)
         return verdicts
 

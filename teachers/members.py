@@ -62,9 +62,13 @@ def ask_member(
     return found, None
 
 
-def away(member: Judge, episode: Episode, why: JudgeStopError) -> Verdict:
-    """The error verdict of a member that was not there to be asked."""
-    return Verdict(episode.id, member.name, None, error=" ".join(str(why).split()))
+def with_errors(
+    member: Judge, episodes: Sequence[Episode], found: Mapping[str, Verdict], why: JudgeStopError
+) -> dict[str, Verdict]:
+    """``found``, and error verdicts on the episodes of which the member could not be asked."""
+    error = " ".join(str(why).split())
+    missing = {e.id: Verdict(e.id, member.name, None, error=error) for e in episodes}
+    return {**missing, **found}
 
 
 def shared_fingerprint(version: str, options: object, members: Sequence[Judge]) -> str:

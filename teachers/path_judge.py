@@ -11,6 +11,7 @@ from agents.episode import Episode
 from ovd_envs.errors import OVDError
 from ovd_envs.grading.qa import normalize_answer
 from ovd_envs.task import Task
+from ovd_envs.webqa.support import named_documents
 from teachers.score_level import ScoreLevel, check_score_level
 from teachers.verdict import MAX_SCORE, Verdict
 
@@ -100,11 +101,12 @@ class Support:
         metadata = task.metadata
         path = [hop for hop in _listed(metadata.get("path")) if isinstance(hop, Mapping)]
         titles = {str(hop["page"]): str(hop.get("title", "")) for hop in path if "page" in hop}
-        support = [str(document) for document in _listed(metadata.get("support"))]
+        support = named_documents(metadata.get("support"))
         if documents := dict.fromkeys(support or titles):
             shown = {document: titles.get(document) or document for document in documents}
             return cls(shown, by_title=False, values=tuple(str(h.get("value", "")) for h in path))
-        by_title = {_one_form(str(t)): str(t) for t in _listed(metadata.get("supporting_titles"))}
+        wanted = named_documents(metadata.get("supporting_titles"))
+        by_title = {_one_form(title): title for title in wanted}
         if not by_title:
             raise OVDError(
                 f"task {task.id!r}: expected 'path', 'support' or 'supporting_titles' in its "
@@ -288,8 +290,6 @@ def _waste(walk: Walk, complaint: str, turns: int = 1) -> None:
 
 
 def _listed(value: Any) -> Sequence[Any]:
-    if isinstance(value, (str, int)):
-        return [value]  # just one
     return value if isinstance(value, (list, tuple)) else ()
 
 

@@ -52,14 +52,14 @@ class Run:
         return (self.path / "run.json").is_file()
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing has come of it yet: it may be begun anew, with another configuration."""
+    def has_results(self) -> bool:
+        """Whether something has come of it; else it may be begun anew, configured otherwise."""
         made = ("metrics.jsonl", "steps", "evaluations", "checkpoints")
-        return not any((self.path / name).exists() for name in made)
+        return self.exists and any((self.path / name).exists() for name in made)
 
     def create(self, config: Config, facts: dict[str, Any]) -> None:
         """Begin the run: write its configuration and facts. Raises ``RunError``."""
-        if self.exists and not self.is_empty:
+        if self.has_results:
             raise RunError(
                 f"{self}: a run is here already; --resume goes on with it (or take another --run)"
             )

@@ -52,7 +52,7 @@ class Trainer:
         reporter: Reporter | None = None,
     ) -> None:
         self.run = Run(path)
-        self.resuming = resume and self.run.exists and not self.run.is_empty
+        self.resuming = resume and self.run.has_results
         self.config = _same_config(self.run.config(), config) if self.resuming else config
         self.reporter: Reporter = reporter or Silent()
         self.algorithm = _algorithm(self.config)

@@ -85,8 +85,6 @@ def grade_math(
         verdict = _compare_plainly(gold, target, answer, value)
         if verdict is not None:
             return _grade(verdict, answer)
-        if (scaled := parse_scaled(gold)) is not None and parse_quantity(answer) == scaled:
-            return Grade(True, "right", answer)
         # A unit after the number, or the last of several boxes.
         last = extract_answer(answer) or answer
         if target is not None and parse_quantity(last) == target:
@@ -192,6 +190,8 @@ def _compare_plainly(
     # "5 million" is no 5 with a unit, as which algebra would take it.
     if target is not None and (scaled := parse_scaled(answer)) is not None:
         return scaled == target
+    if (scaled := parse_scaled(gold)) is not None and parse_quantity(answer) == scaled:
+        return True
     # A comma between digits is a decimal one where the other side is a single number.
     if target is not None and parse_decimal_comma(answer) == target:
         return True

@@ -49,7 +49,7 @@ _SCALES = {
 #: with its other number ("5 plus two", "5 less than x"). "25 feet squared" and "10 more than Tom"
 #: are quantities.
 _OPERATION = re.compile(
-    r"^(?:(?:hundred|thousand|million|billion|trillion) )*"
+    rf"^(?:(?:{'|'.join(_SCALES)}) )*"
     r"(?:squared|cubed|factorial|sqrt|sin|cos|tan|log|ln|mod)\b"
     r"|\b(?:plus|minus|over|divided by|times|than) "
     r"(?:[a-z]|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred)$"

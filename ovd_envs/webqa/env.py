@@ -18,6 +18,7 @@ from ovd_envs.web.page import FetchError, PageReader
 from ovd_envs.webqa.action import Action, Protocol
 from ovd_envs.webqa.observation import disarm, fit, pages
 from ovd_envs.webqa.search_r1 import SearchR1Protocol
+from ovd_envs.webqa.support import named_documents
 from ovd_envs.webqa.tags import TagProtocol
 from ovd_envs.webqa.tool_calls import ToolCallProtocol
 
@@ -204,8 +205,8 @@ class WebQAEnv(TextEnv):
         """
         titles: list[str] = []
         if self.require_support and self.search:
-            titles = _named(task.metadata.get("supporting_titles"))
-            if not titles and _named(task.metadata.get("support")):
+            titles = named_documents(task.metadata.get("supporting_titles"))
+            if not titles and named_documents(task.metadata.get("support")):
                 return ()
         searches = [Action("search", title) for title in titles]
         return [self.protocol.write(step) for step in (*searches, Action("answer", answer))]
@@ -300,9 +301,9 @@ class WebQAEnv(TextEnv):
     def _supported(self) -> bool:
         """Whether every document that the task names as support was shown."""
         shown = {*self._opened, *self._seen}
-        wanted = _named(self.task.metadata.get("support"))
+        wanted = named_documents(self.task.metadata.get("support"))
         if not wanted:
-            wanted = _named(self.task.metadata.get("supporting_titles"))
+            wanted = named_documents(self.task.metadata.get("supporting_titles"))
             shown |= {result.title for result in self._seen.values()}
         return shown.issuperset(wanted)
 
@@ -343,13 +344,6 @@ def _reader(reader: PageReader | str | None) -> PageReader | None:
     if isinstance(reader, str):
         raise OVDError(f"reader: expected web, a PageReader or nothing, got {reader!r}")
     return reader
-
-
-def _named(documents: Any) -> list[str]:
-    """The documents that a task names as its support: a list of texts or numbers, or just one."""
-    # A corpus takes numbers as ids, and knows such a document by their text.
-    listed = [documents] if isinstance(documents, str | int) else documents or ()
-    return [name for name in map(str, listed) if name.strip()]  # an empty cell names none
 
 
 def _on_one_line(result: SearchResult) -> SearchResult:

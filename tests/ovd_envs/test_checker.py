@@ -63,22 +63,20 @@ class Endless(Good):
         return Reply(reward=float(right), end="answered" if right else None)
 
 
-class TellsTheGold(Endless):
+class ThreeTurns(Endless):
     def __init__(self, **options):
         super().__init__(**options)
         self.budget = Budget(turns=3)
 
+
+class TellsTheGold(ThreeTurns):
     def respond(self, action):
         right = action in self.task.answers
         info = {"hint": self.task.answers[0]}
         return Reply(reward=float(right), end="answered" if right else None, info=info)
 
 
-class TellsTheGoldInWords(Endless):
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.budget = Budget(turns=3)
-
+class TellsTheGoldInWords(ThreeTurns):
     def respond(self, action):
         right = action in self.task.answers
         hint = "" if right else f"No, it is {self.task.answers[0]}."
@@ -104,12 +102,8 @@ class ListsTheMoves(TellsTheGoldInWords):
         return Reply("Say north or south.", reward=float(right), end="answered" if right else None)
 
 
-class CallsAFieldAsTheGold(Endless):
+class CallsAFieldAsTheGold(ThreeTurns):
     """Its budget ends it; every info has the field "turn"."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.budget = Budget(turns=3)
 
     def source(self):
         train = [Task(str(n), f"{n}?", ("turn",)) for n in range(5)]

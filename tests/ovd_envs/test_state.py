@@ -206,25 +206,17 @@ def test_what_is_no_state_of_this_environment_is_refused():
         snapshot(odd)
 
 
-def test_the_clock_of_a_budget_goes_on_where_it_was(monkeypatch):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda budget: ovd_envs.make("ovd/Math-v0", attempts=9, budget=budget),
+        lambda budget: Dice(budget={"turns": 9, **budget}),  # is played again
+    ],
+)
+def test_the_clock_of_a_budget_goes_on_where_it_was(make, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    env = ovd_envs.make("ovd/Math-v0", attempts=5, budget={"seconds": 10})
-    env.reset(seed=0)
-    now[0] += 6
-    state = env.snapshot()
-    now[0] += 1000
-    env.restore(state)
-    now[0] += 3
-    assert not env.step("hm")[3]
-    now[0] += 2
-    assert env.step("hm")[4]["end_reason"] == "time_limit"
-
-
-def test_the_clock_of_a_replayed_episode_goes_on_where_it_was(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    env = Dice(budget={"turns": 9, "seconds": 10})
+    env = make({"seconds": 10})
     env.reset(seed=0)
     now[0] += 6
     env.step("a")
@@ -241,6 +233,22 @@ def test_the_clock_of_a_replayed_episode_goes_on_where_it_was(monkeypatch):
     env.restore(ended)
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step("c")
+
+
+class EndsSooner(Dice):
+    """Played again it says the same, and ends."""
+
+    def respond(self, action):
+        reply = super().respond(action)
+        return Reply(reply.observation, reply.reward, "answered" if self.observed > 1 else None)
+
+
+def test_a_replay_that_ends_where_the_episode_went_on_is_told():
+    env = EndsSooner()
+    env.reset(seed=0)
+    env.step("a")
+    with pytest.raises(SnapshotError, match="the episode ended, expected one that goes on"):
+        env.restore(env.snapshot())
 
 
 class Raises(Dice):
